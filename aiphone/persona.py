@@ -1,0 +1,62 @@
+"""Who answers: everything about an assistant that a call needs to know.
+
+A ``Persona`` is immutable and is fixed for a call when the call is answered; a change takes effect with the
+next call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen, in llama.cpp's terms. ``temperature`` 0 is greedy."""
+
+    temperature: float = 0.3
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    seed: int = 0
+    max_tokens: int = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of a conversation, as chat templates know it."""
+
+    role: str
+    """``"system"``, ``"user"`` or ``"assistant"``."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """An assistant."""
+
+    name: str = "LLaMA"
+    """What the assistant calls itself (``-bn``)."""
+    caller_name: str = "Caller"
+    """What the transcript calls the other side (``-p``)."""
+    prompt: str = (
+        "You are {name}, a friendly assistant on the telephone. "
+        "Answer in one or two short plain sentences, as one speaks."
+    )
+    """System prompt. ``{name}`` and ``{caller}`` are filled in."""
+    greeting: str = "Hello, this is {name}. How can I help you?"
+    language: str = "en"
+    voice: str = ""
+    """A voice's name, or empty for the default one."""
+    sampling: Sampling = field(default_factory=Sampling)
+    patience: float = 0.7
+    """Seconds of silence after which the caller's turn is over."""
+    interrupt_after: float = 0.25
+    """Seconds of the caller's voice that stop the assistant."""
+
+    def system_message(self) -> Message:
+        """The system prompt with the names filled in."""
+        return Message("system", self.fill(self.prompt))
+
+    def fill(self, text: str) -> str:
+        """Replace ``{name}`` and ``{caller}``; any other brace stays as it is."""
+        return text.replace("{name}", self.name).replace("{caller}", self.caller_name)
