@@ -24,6 +24,7 @@ class SystemClock:
     """The machine's monotonic clock."""
 
     def now(self) -> float:
+        """Seconds on the monotonic clock. Any thread."""
         return time.monotonic()
 
 
@@ -34,6 +35,7 @@ class ManualClock:
         self._now = now
 
     def now(self) -> float:
+        """Where the clock stands."""
         return self._now
 
     def advance(self, seconds: float) -> float:

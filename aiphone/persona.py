@@ -52,6 +52,19 @@ class Persona:
     """Seconds of silence after which the caller's turn is over."""
     interrupt_after: float = 0.25
     """Seconds of the caller's voice that stop the assistant."""
+    think_limit: float = 20.0
+    """Seconds after which an answer that has not begun is given up, with an apology."""
+    idle_after: float = 15.0
+    """Seconds of silence after which ``idle_prompt`` is said; 0 is never."""
+    idle_limit: int = 3
+    """After this many prompts without an answer the assistant says goodbye and hangs up."""
+    idle_prompt: str = "Are you still there?"
+    goodbye: str = "Goodbye."
+    apology: str = "I am sorry, something went wrong. Could you say that again?"
+    wake_command: str = ""
+    """When set, turns that do not begin with it are not answered (``-w``)."""
+    heard_ok: str = ""
+    """Said when the wake command was all that was said (``-ho``)."""
 
     def system_message(self) -> Message:
         """The system prompt with the names filled in."""

@@ -1,0 +1,1 @@
+"""The console command: the only place where concrete classes are put together."""

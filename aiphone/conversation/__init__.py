@@ -1,0 +1,1 @@
+"""Conversations: the state machine, the calls it runs in, and the switchboard."""

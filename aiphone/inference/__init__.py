@@ -1,0 +1,1 @@
+"""The models: speech to text, the language model, speech."""

@@ -1,0 +1,1 @@
+"""RTP and audio: the Python side of the native media engine."""

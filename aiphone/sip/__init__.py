@@ -1,0 +1,1 @@
+"""SIP on pjsua2: lines, calls, offers and answers."""

@@ -1,0 +1,1 @@
+"""Hearing and phrasing: voice activity, the listener thread, phrases and speakable text."""

@@ -1,0 +1,19 @@
+"""Entry point of ``python -m aiphone`` and of the console command."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    """Run the console command; the exit status is the error tree's."""
+    # Before anything loads OpenMP: waiting threads of one model must not burn the cores that another needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from aiphone.cli.main import main as run
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

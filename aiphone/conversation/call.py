@@ -1,0 +1,233 @@
+"""One call: its conversation, and the hands that carry out what the conversation asks for.
+
+A ``Call`` owns everything that belongs to one caller (media, timers, record) and gives all of it back in
+``release``, the only way out. Main thread only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from aiphone import events as ev
+from aiphone.clock import Clock
+from aiphone.conversation import commands as cmd
+from aiphone.conversation.latency import TurnTimes
+from aiphone.conversation.machine import Conversation
+from aiphone.conversation.playout import PlayoutFeeder
+from aiphone.conversation.ports import (
+    LanguageModelPort,
+    ListenerPort,
+    MediaCallPort,
+    MediaEnginePort,
+    MemoryPort,
+    RecogniserPort,
+    SipPort,
+    SynthesiserPort,
+    TimerHandle,
+    Timers,
+)
+from aiphone.errors import MediaError
+
+log = logging.getLogger(__name__)
+
+TOP_UP_SECONDS = 0.2
+"""How often audio that waits for room in the playout ring is offered again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Everything a call works with; shared by all calls."""
+
+    clock: Clock
+    timers: Timers
+    media: MediaEnginePort
+    listener: ListenerPort
+    recogniser: RecogniserPort
+    model: LanguageModelPort
+    synthesiser: SynthesiserPort
+    sip: SipPort
+    memory: MemoryPort | None = None
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """What is known about a call, for the status page and later for the store."""
+
+    call_id: str
+    line_id: str
+    caller: str
+    caller_name: str
+    called: str
+    sip_call_id: str
+    started: float
+    answered: float | None = None
+    ended: float | None = None
+    end_reason: str = ""
+    words: list[cmd.Said] = field(default_factory=list)
+    turns: list[TurnTimes] = field(default_factory=list)
+
+
+class Call:
+    """A call from INVITE to BYE."""
+
+    def __init__(
+        self,
+        record: CallRecord,
+        conversation: Conversation,
+        stages: Stages,
+        *,
+        feed: Callable[[ev.Event], None],
+        said: Callable[[CallRecord, cmd.Said], None],
+    ) -> None:
+        """``feed`` brings a timer's event back in; ``said`` is told of each line of the conversation."""
+        self.record = record
+        self.conversation = conversation
+        self._stages = stages
+        self._feed = feed
+        self._said = said
+        self._media: MediaCallPort | None = None
+        self._feeder: PlayoutFeeder | None = None
+        self._timers: dict[str, TimerHandle] = {}
+        self._confirmed: ev.CallConfirmed | None = None
+        self._top_up: TimerHandle | None = None
+
+    # ------------------------------------------------------------------------------------------------ events
+
+    def handle(self, event: ev.Event) -> None:
+        """Take one event of this call."""
+        match event:
+            case ev.MediaNegotiated():
+                self._negotiated(event)
+            case ev.CallConfirmed():
+                self._confirmed = event
+                self._begin()
+            case _:
+                self._step(event)
+
+    def _negotiated(self, event: ev.MediaNegotiated) -> None:
+        if self._media is not None:
+            self._media.update(event.stream)
+            return
+        if event.sockets is None:
+            log.error("%s: media was negotiated without sockets", self.record.call_id)
+            return
+        try:
+            self._media = self._stages.media.add(self.record.call_id, event.sockets, event.stream)
+        except MediaError as error:
+            log.error("%s: %s", self.record.call_id, error)
+            self._stages.sip.hangup(self.record.call_id, 500, "media not available")
+            return
+        self._feeder = PlayoutFeeder(self._media)
+        self._stages.listener.attach(self.record.call_id, self._media)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start talking once both the media and the other side's ACK are there, in whichever order."""
+        if self._confirmed is None or self._media is None or self.record.answered is not None:
+            return
+        self.record.answered = self._confirmed.at
+        self._step(self._confirmed)
+
+    def _step(self, event: ev.Event) -> None:
+        now = self._stages.clock.now()
+        played = self._media.played if self._media is not None else 0
+        for command in self.conversation.handle(event, now, played):
+            self._carry_out(command)
+
+    # ---------------------------------------------------------------------------------------------- commands
+
+    def _carry_out(self, command: cmd.Command) -> None:
+        call_id, stages = self.record.call_id, self._stages
+        match command:
+            case cmd.Transcribe(generation, pcm):
+                stages.recogniser.submit(call_id, generation, pcm)
+            case cmd.Generate(generation, messages, speculative):
+                stages.model.generate(call_id, generation, messages, speculative=speculative)
+            case cmd.Promote(generation):
+                stages.model.promote(call_id, generation)
+            case cmd.Speak(generation, phrase, text):
+                voice = self.conversation.persona.voice
+                stages.synthesiser.submit(call_id, generation, phrase, text, voice)
+            case cmd.Play(pcm):
+                self._play(pcm)
+            case cmd.StopPlayout():
+                if self._feeder is not None:
+                    self._feeder.stop()
+            case cmd.SetGain(db):
+                if self._media is not None:
+                    self._media.set_gain(db)
+            case cmd.CancelWork(generation):
+                stages.recogniser.cancel(call_id, generation)
+                stages.model.cancel(call_id, generation)
+                stages.synthesiser.cancel(call_id, generation)
+            case cmd.SetTimer(name, serial, at):
+                self._cancel_timer(name)
+                event = ev.TimerFired(call_id, name, serial)
+                self._timers[name] = stages.timers.call_at(at, partial(self._feed, event))
+            case cmd.CancelTimer(name):
+                self._cancel_timer(name)
+            case cmd.HangUp(reason):
+                self.record.end_reason = self.record.end_reason or reason
+                stages.sip.hangup(call_id, reason=reason)
+            case cmd.Said():
+                self.record.words.append(command)
+                self._said(self.record, command)
+            case cmd.TurnMeasured(times):
+                self._measured(times)
+            case cmd.InteractionDone(history):
+                if stages.memory is not None:
+                    stages.memory.keep(call_id, self.memory_key, history)
+
+    def _measured(self, times: TurnTimes) -> None:
+        self.record.turns.append(times)
+        parts = ", ".join(f"{name} {1000 * part:.0f}" for name, part in times.parts().items())
+        log.info("%s: answered after %.0f ms (%s)", self.record.call_id, 1000 * times.total, parts)
+
+    def _play(self, pcm: ev.Pcm) -> None:
+        if self._feeder is None:
+            return
+        self._feeder.play(pcm)
+        self._schedule_top_up()
+
+    def _schedule_top_up(self) -> None:
+        if self._feeder is not None and self._feeder.waiting and self._top_up is None:
+            when = self._stages.clock.now() + TOP_UP_SECONDS
+            self._top_up = self._stages.timers.call_at(when, self._topped_up)
+
+    def _topped_up(self) -> None:
+        self._top_up = None
+        if self._feeder is not None:
+            self._feeder.top_up()
+            self._schedule_top_up()
+
+    def _cancel_timer(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+    # --------------------------------------------------------------------------------------------------- end
+
+    @property
+    def memory_key(self) -> str:
+        """Under what this caller's conversation is kept: one for each line and caller."""
+        return f"{self.record.line_id}:{self.record.caller}"
+
+    def release(self) -> None:
+        """Give everything back. The call is of no use afterwards."""
+        call_id, stages = self.record.call_id, self._stages
+        for name in list(self._timers):
+            self._cancel_timer(name)
+        if self._top_up is not None:
+            self._top_up.cancel()
+            self._top_up = None
+        if self._media is not None:
+            # The listener first: it reads the ring that closing gives back.
+            stages.listener.detach(call_id)
+            self._media.close()
+        self._media = self._feeder = None
+        stages.recogniser.release(call_id)
+        stages.model.close_call(call_id)
+        stages.synthesiser.release(call_id)

@@ -1,0 +1,138 @@
+"""What a conversation asks for: plain values that the conductor carries out.
+
+The conversation never touches a socket, a model or a clock; it returns these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aiphone.conversation.latency import TurnTimes
+from aiphone.events import Pcm
+from aiphone.persona import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribe:
+    """Turn the caller's audio into text."""
+
+    generation: int
+    pcm: Pcm = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Write the answer to ``messages`` (the whole conversation, the caller's turn last)."""
+
+    generation: int
+    messages: tuple[Message, ...]
+    speculative: bool
+    """True while the caller may still go on: others go first, and nothing of it is heard yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """The speculative answer of this generation is wanted after all."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    """Synthesise a phrase."""
+
+    generation: int
+    phrase: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """Queue audio for the caller."""
+
+    pcm: Pcm = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StopPlayout:
+    """Drop everything queued, at once and with a short fade."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetGain:
+    """Change the level of what is played, in dB; 0 is unchanged."""
+
+    db: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelWork:
+    """Give up everything of this generation in every stage."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Fire ``TimerFired(name, serial)`` at the time ``at``; replaces a timer of the same name."""
+
+    name: str
+    serial: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """Forget the timer."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """End the call."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Somebody's words became part of the conversation."""
+
+    role: str
+    """``"user"`` or ``"assistant"``."""
+    text: str
+    at: float
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TurnMeasured:
+    """The first audible packet of an answer has left; these are the turn's times."""
+
+    times: TurnTimes
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionDone:
+    """A turn and its answer are complete and in the history: the moment to save the session."""
+
+    history: tuple[Message, ...]
+
+
+Command = (
+    Transcribe
+    | Generate
+    | Promote
+    | Speak
+    | Play
+    | StopPlayout
+    | SetGain
+    | CancelWork
+    | SetTimer
+    | CancelTimer
+    | HangUp
+    | Said
+    | TurnMeasured
+    | InteractionDone
+)

@@ -1,0 +1,171 @@
+"""What the conductor needs from the other stages, as structural types.
+
+The concrete classes live in ``media``, ``speech``, ``inference``, ``sip`` and ``store``; the entry point hands
+them in. Unit tests hand in scripted ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from aiphone.events import Event, Pcm, RtpSockets, RtpStream
+from aiphone.persona import Message, Persona
+
+
+class MediaCallPort(Protocol):
+    """One call in the media engine."""
+
+    def write(self, pcm: Pcm) -> int:
+        """Queue audio for playing; the number of samples taken. Main thread only."""
+        ...
+
+    def flush(self) -> None:
+        """Drop what is queued, with a short fade. Main thread only."""
+        ...
+
+    def set_gain(self, db: float) -> None:
+        """Level of the playout. Main thread only."""
+        ...
+
+    def update(self, stream: RtpStream) -> None:
+        """Offer and answer changed. Main thread only."""
+        ...
+
+    def stats(self) -> Any:
+        """A frozen dataclass of counters. Any thread."""
+        ...
+
+    def close(self) -> None:
+        """Leave the engine; closes the sockets. Main thread only."""
+        ...
+
+    @property
+    def played(self) -> int:
+        """Queued samples that have left the socket since the call began."""
+        ...
+
+
+class MediaEnginePort(Protocol):
+    """The media engine."""
+
+    def add(self, call_id: str, sockets: RtpSockets, stream: RtpStream) -> MediaCallPort:
+        """Put a call on the media thread. Main thread only."""
+        ...
+
+
+class ListenerPort(Protocol):
+    """Voice activity detection."""
+
+    def attach(self, call_id: str, call: Any) -> None:
+        """Listen to a call."""
+        ...
+
+    def detach(self, call_id: str) -> None:
+        """Stop listening to it; returns when its audio is not read any more."""
+        ...
+
+
+class RecogniserPort(Protocol):
+    """Speech to text."""
+
+    def submit(self, call_id: str, generation: int, pcm: Pcm) -> None:
+        """Transcribe; answers with ``Transcribed`` or ``WorkFailed``."""
+        ...
+
+    def cancel(self, call_id: str, generation: int) -> None:
+        """Give it up."""
+        ...
+
+    def release(self, call_id: str) -> None:
+        """The call is over."""
+        ...
+
+
+class LanguageModelPort(Protocol):
+    """The language model."""
+
+    def open(self, call_id: str, persona: Persona) -> None:
+        """A call begins."""
+        ...
+
+    def generate(
+        self, call_id: str, generation: int, messages: Sequence[Message], *, speculative: bool = False
+    ) -> None:
+        """Write the next message; answers with ``ReplyText``, then ``ReplyEnded`` or ``WorkFailed``."""
+        ...
+
+    def promote(self, call_id: str, generation: int) -> None:
+        """The speculative request is wanted."""
+        ...
+
+    def cancel(self, call_id: str, generation: int) -> None:
+        """Give it up."""
+        ...
+
+    def close_call(self, call_id: str) -> None:
+        """The call is over."""
+        ...
+
+
+class SynthesiserPort(Protocol):
+    """Speech."""
+
+    def submit(self, call_id: str, generation: int, phrase: int, text: str, voice: str = "") -> None:
+        """Synthesise a phrase; answers with ``SpeechChunk`` events or ``WorkFailed``."""
+        ...
+
+    def cancel(self, call_id: str, generation: int) -> None:
+        """Give it up."""
+        ...
+
+    def release(self, call_id: str) -> None:
+        """The call is over."""
+        ...
+
+
+class SipPort(Protocol):
+    """The SIP agent."""
+
+    def answer(self, call_id: str, code: int = 200) -> None:
+        """Answer an incoming call."""
+        ...
+
+    def reject(self, call_id: str, code: int, reason: str = "", retry_after: int | None = None) -> None:
+        """Refuse an incoming call."""
+        ...
+
+    def hangup(self, call_id: str, code: int = 0, reason: str = "") -> None:
+        """End a call."""
+        ...
+
+
+class TimerHandle(Protocol):
+    """A timer that was started."""
+
+    def cancel(self) -> None:
+        """It will not fire."""
+        ...
+
+
+class Timers(Protocol):
+    """Timers on the main thread."""
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> TimerHandle:
+        """Run ``callback`` at the time ``when`` of the monotonic clock."""
+        ...
+
+
+class MemoryPort(Protocol):
+    """What is kept from one call of a caller to the next (``--session``)."""
+
+    def recall(self, call_id: str, key: str) -> tuple[Message, ...]:
+        """The history under this key, empty when there is none; prepares the model's state for the call."""
+        ...
+
+    def keep(self, call_id: str, key: str, history: Sequence[Message]) -> None:
+        """Save the history and the model's state."""
+        ...
+
+
+Post = Callable[[Event], None]

@@ -1,0 +1,119 @@
+"""The states of a conversation and its transition table, as data.
+
+``python -m aiphone.conversation.transitions`` prints the table as a picture (Graphviz dot) or, with
+``--mermaid``, as the diagram in ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from aiphone import events as ev
+
+
+class State(enum.Enum):
+    """Who has the floor."""
+
+    WAITING = "waiting"
+    """Answered; the other side has not confirmed yet."""
+    LISTENING = "listening"
+    """Nobody speaks."""
+    HEARING = "hearing"
+    """The caller speaks."""
+    PAUSING = "pausing"
+    """The caller made a pause; the answer is prepared in case the turn is over."""
+    THINKING = "thinking"
+    """The assistant has the floor, and nothing of its answer is audible yet."""
+    SPEAKING = "speaking"
+    """The assistant's audio is going out."""
+    INTERRUPTING = "interrupting"
+    """Both speak; the assistant is turned down until it is clear who goes on."""
+    CLOSING = "closing"
+    """The assistant says goodbye; the call ends when it is out."""
+    ENDED = "ended"
+    """Nothing more happens."""
+
+
+S = State
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """In ``state``, ``event`` runs ``action`` (a method of ``Conversation``) and leads to one of ``targets``."""
+
+    state: State
+    event: type
+    action: str
+    targets: tuple[State, ...]
+
+
+def _rows() -> Iterator[Transition]:
+    t = Transition
+    yield t(S.WAITING, ev.CallConfirmed, "greet", (S.THINKING, S.LISTENING))
+
+    yield t(S.LISTENING, ev.VoiceStarted, "hear", (S.HEARING,))
+    yield t(S.HEARING, ev.VoiceStopped, "pause", (S.PAUSING,))
+    yield t(S.PAUSING, ev.VoiceStarted, "resume_hearing", (S.HEARING,))
+    yield t(S.THINKING, ev.VoiceStarted, "resume_hearing", (S.HEARING,))
+    yield t(S.SPEAKING, ev.VoiceStarted, "duck", (S.INTERRUPTING,))
+    yield t(S.INTERRUPTING, ev.VoiceStopped, "unduck", (S.SPEAKING,))
+
+    yield t(S.PAUSING, ev.Transcribed, "prepare", (S.PAUSING,))
+    yield t(S.THINKING, ev.Transcribed, "answer", (S.THINKING, S.LISTENING, S.SPEAKING))
+
+    for state in (S.PAUSING, S.THINKING, S.SPEAKING, S.INTERRUPTING, S.CLOSING):
+        stays = (state, S.SPEAKING) if state is S.THINKING else (state,)
+        yield t(state, ev.ReplyText, "add_text", stays)
+        ends = (*stays, S.LISTENING) if state in (S.THINKING, S.SPEAKING) else stays
+        ends = (*ends, S.HEARING) if state is S.INTERRUPTING else ends
+        ends = (*ends, S.ENDED) if state is S.CLOSING else ends
+        yield t(state, ev.ReplyEnded, "end_text", ends)
+        yield t(state, ev.SpeechChunk, "add_audio", ends)
+        if state is not S.PAUSING:
+            yield t(state, ev.WorkFailed, "fail", ends)
+    yield t(S.PAUSING, ev.WorkFailed, "remember_failure", (S.PAUSING,))
+
+    for state in (S.THINKING, S.SPEAKING, S.INTERRUPTING, S.CLOSING):
+        yield t(state, ev.PlayoutStarted, "measure", (state,))
+    yield t(S.SPEAKING, ev.PlayoutDrained, "drained", (S.SPEAKING, S.LISTENING))
+    yield t(S.INTERRUPTING, ev.PlayoutDrained, "drained", (S.INTERRUPTING, S.HEARING))
+    yield t(S.CLOSING, ev.PlayoutDrained, "drained", (S.CLOSING, S.ENDED))
+
+    yield t(S.PAUSING, ev.TimerFired, "timer", (S.THINKING, S.SPEAKING, S.LISTENING))
+    yield t(S.INTERRUPTING, ev.TimerFired, "timer", (S.HEARING,))
+    yield t(S.LISTENING, ev.TimerFired, "timer", (S.THINKING, S.CLOSING))
+    yield t(S.THINKING, ev.TimerFired, "timer", (S.THINKING, S.LISTENING))
+    yield t(S.CLOSING, ev.TimerFired, "timer", (S.ENDED,))
+
+    for state in State:
+        if state is not S.ENDED:
+            yield t(state, ev.MediaTimedOut, "hang_up", (S.ENDED,))
+            yield t(state, ev.CallEnded, "end", (S.ENDED,))
+
+
+TABLE: dict[tuple[State, type], Transition] = {(row.state, row.event): row for row in _rows()}
+"""Every legal pair of state and event."""
+
+
+def mermaid(rows: Iterable[Transition]) -> str:
+    """The table as a Mermaid state diagram: one arrow for each pair of different states, labelled by its events."""
+    labels: dict[tuple[State, State], list[str]] = {}
+    for row in rows:
+        if row.event in (ev.CallEnded, ev.MediaTimedOut):
+            continue
+        for target in row.targets:
+            if target is not row.state:
+                names = labels.setdefault((row.state, target), [])
+                if row.event.__name__ not in names:
+                    names.append(row.event.__name__)
+    lines = ["stateDiagram-v2", "    [*] --> waiting"]
+    lines += [f"    {a.value} --> {b.value}: {', '.join(names)}" for (a, b), names in labels.items()]
+    lines.append("    ended --> [*]")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(mermaid(TABLE.values()) + "\n")

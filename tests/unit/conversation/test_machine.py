@@ -1,0 +1,173 @@
+"""The conversation's rules: illegal events, stale generations, and thousands of random event sequences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulator import CALL, Simulator, Stages
+
+from aiphone import events as ev
+from aiphone.conversation import commands as cmd
+from aiphone.conversation.machine import DUCK_DB, Conversation
+from aiphone.conversation.transitions import TABLE, State, mermaid
+from aiphone.persona import Message, Persona
+
+PCM = np.ones(1600, np.int16)
+
+
+def asked(simulator: Simulator) -> Simulator:
+    simulator.confirm(0.0)
+    simulator.caller(2.0, "Hello there.", 1.0)
+    return simulator
+
+
+def snapshot(conversation: Conversation) -> tuple[object, ...]:
+    return (
+        conversation.state,
+        conversation.generation,
+        tuple(conversation.history),
+        tuple(conversation._timers.items()),
+        conversation._reply,
+    )
+
+
+EVENTS = [
+    ev.CallConfirmed(CALL, 0.0),
+    ev.VoiceStarted(CALL, 0.0),
+    ev.VoiceStopped(CALL, 0.0, PCM),
+    ev.PlayoutStarted(CALL, 0, 0.0),
+    ev.PlayoutDrained(CALL, 0, 0.0),
+    ev.DigitReceived(CALL, "5", 0.0),
+    ev.MediaTimedOut(CALL, 30.0),
+    ev.CallEnded(CALL, 200, "", 0.0),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("until", [0.0, 0.05, 1.5, 2.5, 3.2, 3.9, 4.5, 9.0])
+def test_an_illegal_event_changes_nothing_and_is_counted(event: ev.Event, until: float) -> None:
+    simulator = asked(Simulator())
+    simulator.run(until)
+    conversation = simulator.conversation
+    if (conversation.state, type(event)) in TABLE:
+        return
+    before, ignored = snapshot(conversation), conversation.ignored
+    assert conversation.handle(event, until, 0) == []
+    assert snapshot(conversation) == before
+    assert conversation.ignored == ignored + 1
+
+
+def test_work_of_an_older_generation_is_dropped() -> None:
+    simulator = asked(Simulator())
+    simulator.run(3.2)
+    assert simulator.state is State.PAUSING
+    stale = simulator.conversation.generation - 1
+    for event in (
+        ev.Transcribed(CALL, stale, "stale", 0.1, 0.0),
+        ev.ReplyText(CALL, stale, "stale", 0.1),
+        ev.SpeechChunk(CALL, stale, 0, PCM, True, 0.1),
+        ev.WorkFailed(CALL, stale, ev.Stage.GENERATE, "stale"),
+    ):
+        assert simulator.conversation.handle(event, 3.2, 0) == []
+    simulator.run(9.0)
+    assert ("user", "stale") not in simulator.said
+
+
+def test_nothing_speculative_is_audible_or_remembered() -> None:
+    simulator = Simulator(persona=Persona(greeting="", idle_after=0, patience=2.0))
+    simulator.confirm(0.0)
+    simulator.caller(1.0, "Hello there.", 1.0)
+    simulator.run(3.9)
+    assert simulator.prompts, "the answer was not prepared ahead"
+    assert simulator.said == []
+    assert simulator.silent
+    simulator.run(4.1)
+    assert simulator.said == [("user", "Hello there.")]
+    assert not simulator.silent
+
+
+def test_the_assistant_is_ducked_before_it_is_stopped() -> None:
+    simulator = asked(Simulator(answers={"Hello there.": "A long answer that takes its time to be spoken, really."}))
+    simulator.caller(5.0, "Stop.", 1.0)
+    simulator.run(5.1)
+    assert simulator.gains == [DUCK_DB]
+    assert simulator.stopped == []
+    simulator.run(6.0)
+    assert simulator.gains == [DUCK_DB, 0.0]
+    assert simulator.stopped == [pytest.approx(5.25)]
+
+
+def test_neighbouring_messages_of_one_role_are_joined_for_the_model() -> None:
+    conversation = Conversation(CALL, Persona(greeting="", idle_after=0), [Message("user", "One.")])
+    conversation.handle(ev.CallConfirmed(CALL, 0.0), 0.0, 0)
+    conversation.handle(ev.VoiceStarted(CALL, 1.0), 1.0, 0)
+    conversation.handle(ev.VoiceStopped(CALL, 2.0, PCM), 2.1, 0)
+    out = conversation.handle(ev.Transcribed(CALL, conversation.generation, "Two.", 0.1, 0.0), 2.2, 0)
+    generate = next(command for command in out if isinstance(command, cmd.Generate))
+    assert [message.role for message in generate.messages] == ["system", "user"]
+    assert generate.messages[-1].content == "One. Two."
+
+
+def test_the_picture_names_every_state() -> None:
+    picture = mermaid(TABLE.values())
+    assert all(state.value in picture for state in State)
+
+
+def test_the_table_names_only_actions_that_exist() -> None:
+    assert all(callable(getattr(Conversation, "_" + row.action, None)) for row in TABLE.values())
+
+
+# --------------------------------------------------------------------------------------- random sequences
+
+steps = st.one_of(
+    st.tuples(st.just("voice"), st.floats(0.05, 3.0), st.sampled_from(["Hello.", "And then?", ""])),
+    st.tuples(st.just("wait"), st.floats(0.0, 8.0), st.just("")),
+    st.tuples(st.just("fail"), st.just(0.0), st.sampled_from(["", "transcribe", "generate", "speak"])),
+    st.tuples(st.just("slow"), st.floats(0.0, 4.0), st.sampled_from(["transcribe", "first_token", "speak"])),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(steps, max_size=12), st.floats(0.1, 2.0))
+def test_random_conversations_keep_the_rules(script: list[tuple[str, float, str]], patience: float) -> None:
+    persona = Persona(greeting="Hello.", idle_after=10.0, patience=patience, think_limit=15.0)
+    simulator = Simulator(persona, Stages())
+    simulator.confirm(0.0)
+    now = 0.5
+    for kind, amount, what in script:
+        if kind == "voice":
+            simulator.caller(now, what, amount)
+            now += amount + 0.3
+        elif kind == "wait":
+            now += amount
+        elif kind == "fail":
+            simulator.run(now)
+            simulator.stages.fail = what
+        else:
+            simulator.run(now)
+            setattr(simulator.stages, what, amount)
+    simulator.run(now)
+    simulator.stages.fail = ""
+    simulator.run(now + 400.0)
+    # Never stuck: left alone, the assistant asks, says goodbye and hangs up.
+    assert simulator.hung_up
+    assert simulator.state is State.ENDED
+    # The history is what was said, each line once and in order, joined turns apart.
+    spoken = [text for role, text in simulator.said if role == "assistant"]
+    kept = [message.content for message in simulator.conversation.history if message.role == "assistant"]
+    assert spoken == kept
+    for turn in simulator.turns:
+        assert sum(turn.parts().values()) == pytest.approx(turn.total)
+        assert turn.total >= patience - 1e-9
+
+
+def test_a_hang_up_in_any_state_ends_and_cancels() -> None:
+    for until in np.arange(0.0, 8.0, 0.11):
+        simulator = asked(Simulator())
+        simulator.run(float(until))
+        generation = simulator.conversation.generation
+        out = simulator.conversation.handle(ev.CallEnded(CALL, 200, "", until), float(until), 0)
+        assert simulator.state is State.ENDED
+        assert cmd.CancelWork(generation) in out
