@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tornado.httpserver
-import tornado.netutil
 import tornado.web
 
 from aiphone.errors import NetworkError
@@ -102,16 +102,18 @@ class HttpServer:
     def __init__(self, application: tornado.web.Application, host: str, port: int) -> None:
         """Bind the socket. Raises ``NetworkError`` for a port in use or an address that is not this machine's."""
         try:
-            self._sockets = tornado.netutil.bind_sockets(port, host)
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            self._socket = socket.create_server((host, port), family=family)
         except OSError as error:
             raise NetworkError(_explain(error, host, port)) from None
+        self._socket.setblocking(False)
         self._server = tornado.httpserver.HTTPServer(application, max_body_size=1 << 20, max_header_size=16 << 10)
-        self.port: int = self._sockets[0].getsockname()[1]
+        self.port: int = self._socket.getsockname()[1]
         """The port that was bound; differs from the one asked for when that was 0."""
 
     def start(self) -> None:
         """Accept connections from now on."""
-        self._server.add_sockets(self._sockets)
+        self._server.add_socket(self._socket)
 
     async def stop(self) -> None:
         """Stop accepting and close what is open."""
