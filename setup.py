@@ -1,7 +1,11 @@
-"""Builds the Cython extensions. Everything else about the project is in pyproject.toml.
+"""Builds the Cython extensions and says what goes into the wheel. Everything else is in pyproject.toml.
 
 The sources in ``ext/`` mirror the package path without ``__init__`` files: that is how ``cimport
 aiphone.native.ring`` finds ``ext/aiphone/native/ring.pxd`` while the Python package stays in ``aiphone/``.
+The page in ``web/`` goes into the wheel as ``aiphone/web``.
+
+Environment: ``AIPHONE_DEBUG_NATIVE=1`` builds with debug counters; ``AIPHONE_WITHOUT_EXTENSIONS=1`` leaves the
+extensions out, for an editable install beside ones that ``build_ext --inplace`` has built already.
 """
 
 from __future__ import annotations
@@ -10,14 +14,14 @@ import os
 import sys
 from pathlib import Path
 
-import numpy
-from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 EXT = Path("ext")
 DEBUG = os.environ.get("AIPHONE_DEBUG_NATIVE") == "1"
+WITHOUT_EXTENSIONS = os.environ.get("AIPHONE_WITHOUT_EXTENSIONS") == "1"
 
 compile_args = ["-O3", "-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function"]
+compile_args += ["-Wno-sign-compare"]  # Cython compares enums and ints in code of its own making
 if DEBUG:
     compile_args += ["-g", "-DAIPHONE_DEBUG_NATIVE"]
 if sys.platform == "linux":
@@ -26,6 +30,8 @@ if sys.platform == "linux":
 
 def extension(source: Path) -> Extension:
     """One extension for each .pyx file; its module name is its path below ``ext/``."""
+    import numpy
+
     name = ".".join(source.relative_to(EXT).with_suffix("").parts)
     return Extension(
         name,
@@ -38,10 +44,16 @@ def extension(source: Path) -> Extension:
     )
 
 
-setup(
-    ext_modules=cythonize(
+def extensions() -> list[Extension]:
+    """Every extension, translated to C."""
+    if WITHOUT_EXTENSIONS:
+        return []
+    from Cython.Build import cythonize
+
+    return cythonize(
         [extension(path) for path in sorted(EXT.rglob("*.pyx"))],
         include_path=[str(EXT)],
+        quiet=True,
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,
@@ -50,5 +62,11 @@ setup(
             "initializedcheck": False,
             "embedsignature": True,
         },
-    ),
+    )
+
+
+setup(
+    packages=[*find_packages(include=["aiphone", "aiphone.*"]), "aiphone.web"],
+    package_dir={"aiphone.web": "web"},
+    ext_modules=extensions(),
 )

@@ -60,9 +60,7 @@ def build_parser() -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    parser.add_argument(
-        "--config", metavar="FILE", help="TOML file: the same names, and [[lines]] for SIP accounts"
-    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file: the same names, and [[lines]] for SIP accounts")
     groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
     for name, default, option in options():
         add_option(groups[option.group], name, default, option)

@@ -64,4 +64,7 @@ def _command(name: str, arguments: Sequence[str]) -> int:
     }
     run: dict[str, Callable[..., int]] = {"models": models.run, "sessions": sessions.run, "doctor": doctor.run}
     add[name](subparsers)
-    return run[name](parser.parse_args([name, *arguments]))
+    args = parser.parse_args([name, *arguments])
+    if not hasattr(args, "models_dir"):
+        args.models_dir = default_models_dir(os.environ)
+    return run[name](args)

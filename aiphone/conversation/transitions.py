@@ -62,18 +62,23 @@ def _rows() -> Iterator[Transition]:
     yield t(S.INTERRUPTING, ev.VoiceStopped, "unduck", (S.SPEAKING,))
 
     yield t(S.PAUSING, ev.Transcribed, "prepare", (S.PAUSING,))
-    yield t(S.THINKING, ev.Transcribed, "answer", (S.THINKING, S.LISTENING, S.SPEAKING))
+    yield t(S.THINKING, ev.Transcribed, "answer", (S.THINKING, S.LISTENING))
 
-    for state in (S.PAUSING, S.THINKING, S.SPEAKING, S.INTERRUPTING, S.CLOSING):
-        stays = (state, S.SPEAKING) if state is S.THINKING else (state,)
-        yield t(state, ev.ReplyText, "add_text", stays)
-        ends = (*stays, S.LISTENING) if state in (S.THINKING, S.SPEAKING) else stays
-        ends = (*ends, S.HEARING) if state is S.INTERRUPTING else ends
-        ends = (*ends, S.ENDED) if state is S.CLOSING else ends
-        yield t(state, ev.ReplyEnded, "end_text", ends)
-        yield t(state, ev.SpeechChunk, "add_audio", ends)
+    # Where an answer leads when it is over: what the last text, sound or failure of it may do.
+    over = {
+        S.PAUSING: (),
+        S.THINKING: (S.LISTENING,),
+        S.SPEAKING: (S.LISTENING,),
+        S.INTERRUPTING: (S.HEARING,),
+        S.CLOSING: (S.ENDED,),
+    }
+    for state, ends in over.items():
+        yield t(state, ev.ReplyText, "add_text", (state,))
+        yield t(state, ev.ReplyEnded, "end_text", (state, *ends))
+        sounds = (S.SPEAKING,) if state is S.THINKING else ()
+        yield t(state, ev.SpeechChunk, "add_audio", (state, *ends, *sounds))
         if state is not S.PAUSING:
-            yield t(state, ev.WorkFailed, "fail", ends)
+            yield t(state, ev.WorkFailed, "fail", (state, *ends))
     yield t(S.PAUSING, ev.WorkFailed, "remember_failure", (S.PAUSING,))
 
     for state in (S.THINKING, S.SPEAKING, S.INTERRUPTING, S.CLOSING):

@@ -1,1 +1,1 @@
-"""RTP and audio: the Python side of the native media engine."""
+"""Media: RTP ports, and the engine that sends and receives audio."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -171,3 +173,8 @@ def test_a_hang_up_in_any_state_ends_and_cancels() -> None:
         out = simulator.conversation.handle(ev.CallEnded(CALL, 200, "", until), float(until), 0)
         assert simulator.state is State.ENDED
         assert cmd.CancelWork(generation) in out
+
+
+def test_the_picture_in_the_architecture_page_is_drawn_from_the_table() -> None:
+    page = (Path(__file__).parents[3] / "ARCHITECTURE.md").read_text()
+    assert mermaid(TABLE.values()) in page, "run: python -m aiphone.conversation.transitions"

@@ -1,0 +1,339 @@
+"""Puts the parts together: loads the models, starts the threads, and takes everything down again.
+
+The one place that knows the concrete class of every stage. ``load`` is slow and may run off the main thread; ``start``
+and ``stop`` belong to the main thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+
+from aiphone import events as ev
+from aiphone.cli.memory import Memory
+from aiphone.cli.personas import default_persona, personas_by_line
+from aiphone.clock import SystemClock
+from aiphone.config import LineSettings, Settings
+from aiphone.conversation.call import CallRecord, Stages
+from aiphone.conversation.commands import Said
+from aiphone.conversation.switchboard import Switchboard
+from aiphone.errors import ConfigError
+from aiphone.inference.llm import LanguageModel
+from aiphone.inference.piper_voice import PiperVoice
+from aiphone.inference.speech_command import SpeechCommand
+from aiphone.inference.stt import SpeechToText
+from aiphone.inference.tts import SpeechSynthesiser
+from aiphone.inference.voice import Voice
+from aiphone.mailbox import Mailbox
+from aiphone.media.engine import MediaEngine
+from aiphone.media.ports import RtpPortPool
+from aiphone.models.resolve import resolve_llm, resolve_onnx, resolve_voice, resolve_whisper
+from aiphone.models.store import ModelStore
+from aiphone.persona import Persona
+from aiphone.sip.agent import SipAgent
+from aiphone.sip.settings import LineConfig, SipSettings
+from aiphone.speech.listener import Listener
+from aiphone.speech.speakable import speakable
+from aiphone.speech.vad import SileroVad
+from aiphone.speech.voice_detector import DetectorSettings
+from aiphone.store.sessions import SessionStore, SessionWriter
+from aiphone.store.transcript_file import TranscriptFile
+
+log = logging.getLogger(__name__)
+
+Post = Callable[[ev.Event], object]
+Step = Callable[[str], None]
+"""Told of each thing that is being loaded, for people who wait."""
+
+
+@dataclass(slots=True)
+class Models:
+    """The loaded models and the threads that run them."""
+
+    recogniser: SpeechToText
+    model: LanguageModel
+    synthesiser: SpeechSynthesiser
+    vad: SileroVad
+    whisper_path: Path
+    llama_path: Path
+    voice_name: str
+
+    def close(self) -> None:
+        """Stop the workers and give the models back."""
+        self.recogniser.close()
+        self.synthesiser.close()
+        self.model.stop()
+
+
+def load_models(settings: Settings, persona: Persona, greetings: set[str], post: Post, step: Step) -> Models:
+    """Load everything a call needs, and synthesise the greetings. Any thread; takes seconds.
+
+    Raises ``ModelError``, ``SpeechError`` or ``InferenceError`` with the sentence to show.
+    """
+    clock = SystemClock()
+    store = ModelStore(Path(settings.models_dir))
+    whisper_path = resolve_whisper(settings.model_whisper, store)
+    llama_path = resolve_llm(settings.model_llama, store)
+    vad_path = resolve_onnx("silero-vad", "vad", store)
+    with contextlib.ExitStack() as undo:
+        step(f"speech to text: {whisper_path.name}")
+        recogniser = SpeechToText(
+            whisper_path,
+            post=post,
+            clock=clock,
+            threads=settings.threads,
+            language=settings.language,
+            translate=settings.translate,
+            audio_ctx=settings.audio_ctx,
+            max_tokens=settings.max_tokens,
+            use_gpu=not settings.no_gpu,
+            flash_attn=settings.flash_attn,
+            max_states=settings.max_calls,
+        )
+        undo.callback(recogniser.close)
+        step(f"language model: {llama_path.name}")
+        model = LanguageModel(
+            llama_path,
+            post=post,
+            clock=clock,
+            threads=settings.threads,
+            max_calls=settings.max_calls,
+            n_ctx_per_call=settings.ctx_per_call,
+            n_gpu_layers=settings.gpu_layers,
+            use_gpu=not settings.no_gpu,
+            flash_attn=True if settings.flash_attn else None,
+        )
+        undo.callback(model.stop)
+        model.start()
+        voices = load_voices(settings, store)
+        step(f"voice: {voices[0].name}")
+        synthesiser = SpeechSynthesiser(
+            voices, post=post, clock=clock, fallback=voices[-1] if len(voices) > 1 else None, prepare=speakable
+        )
+        undo.callback(synthesiser.close)
+        for text in sorted(greetings | {persona.fill(persona.idle_prompt), persona.fill(persona.apology)}):
+            if text.strip():
+                synthesiser.speak_now(text)
+        models = Models(recogniser, model, synthesiser, SileroVad(vad_path), whisper_path, llama_path, voices[0].name)
+        undo.pop_all()
+    return models
+
+
+def load_voices(settings: Settings, store: ModelStore) -> list[Voice]:
+    """The voice to speak with, and behind it the one to fall back on."""
+    if not settings.speak:
+        return [PiperVoice(resolve_voice(settings.voice, store), threads=settings.threads)]
+    voices: list[Voice] = [SpeechCommand(settings.speak, language=settings.language)]
+    with contextlib.suppress(FileNotFoundError):
+        if store.is_installed(store.catalogue.get(settings.voice)):
+            voices.append(PiperVoice(resolve_voice(settings.voice, store), threads=settings.threads))
+    return voices
+
+
+@dataclass(slots=True)
+class Phone:
+    """The running system: everything between the SIP port and the models. Main thread only."""
+
+    settings: Settings
+    loop: asyncio.AbstractEventLoop
+    clock: SystemClock = field(default_factory=SystemClock)
+    mailbox: Mailbox[ev.Event | ev.LineChanged] = field(init=False)
+    persona: Persona = field(init=False)
+    by_line: dict[str, Persona] = field(init=False)
+    models: Models | None = None
+    engine: MediaEngine | None = None
+    listener: Listener | None = None
+    sip: SipAgent | None = None
+    switchboard: Switchboard | None = None
+    sessions: SessionWriter | None = None
+    transcript: TranscriptFile | None = None
+    memory: Memory | None = None
+
+    def __post_init__(self) -> None:
+        self.mailbox = Mailbox(self._wake)
+        self.persona = default_persona(self.settings)
+        self.by_line = personas_by_line(self.settings, self.persona)
+
+    # ------------------------------------------------------------------------------------------ start
+
+    def load(self, step: Step) -> None:
+        """Load the models. Any thread."""
+        greetings = {p.fill(p.greeting) for p in (self.persona, *self.by_line.values())}
+        self.models = load_models(self.settings, self.persona, greetings, self.mailbox.post, step)
+
+    def start(self) -> None:
+        """Take calls from now on. Raises ``NetworkError`` or ``SipError`` when the ports are not to be had."""
+        settings = self.settings
+        assert self.models is not None, "load first"
+        host = sip_host(settings)
+        if settings.file:
+            self.transcript = TranscriptFile(Path(settings.file))
+        if settings.session:
+            store = SessionStore(Path(settings.session))
+            self.sessions = SessionWriter(store)
+            self.memory = Memory(store, self.sessions, self.models.model)
+        ports = RtpPortPool(host, *settings.rtp_range())
+        self.engine = MediaEngine(settings.max_calls, rtp_timeout=settings.rtp_timeout)
+        self.engine.start()
+        self.loop.add_reader(self.engine.fileno(), self._engine_events)
+        self.listener = Listener(self.engine, self.models.vad, self.mailbox.post)
+        self.listener.start()
+        self.sip = SipAgent(sip_settings(settings, host), ports, self.mailbox.post, self.clock)
+        self.sip.start()
+        self.switchboard = Switchboard(
+            Stages(
+                clock=self.clock,
+                timers=self.loop,
+                media=self.engine,
+                listener=_Ears(self.listener, DetectorSettings.from_threshold(settings.vad_threshold)),
+                recogniser=self.models.recogniser,
+                model=self.models.model if self.memory is None else self.memory,
+                synthesiser=self.models.synthesiser,
+                sip=self.sip,
+                memory=self.memory,
+            ),
+            max_calls=min(settings.max_calls, self.sip.status().max_calls),
+            persona_for=lambda line: self.by_line.get(line, self.persona),
+            close_sockets=ports.close,
+            said=self._said,
+        )
+        for line in settings.lines:
+            if line.enabled:
+                self.sip.add_line(line_config(line))
+
+    # ----------------------------------------------------------------------------------------- events
+
+    def _wake(self) -> None:
+        # A worker may post its last event after the loop was closed; nobody waits for it then.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._mail)
+
+    def _mail(self) -> None:
+        for event in self.mailbox.drain():
+            self._dispatch(event)
+
+    def _engine_events(self) -> None:
+        assert self.engine is not None
+        for event in self.engine.events():
+            self._dispatch(event)
+
+    def _dispatch(self, event: ev.Event | ev.LineChanged) -> None:
+        if self.memory is not None and self.memory.take(event):
+            return
+        if self.switchboard is not None:
+            self.switchboard.dispatch(event)
+
+    def _said(self, record: CallRecord, line: Said) -> None:
+        if self.transcript is not None:
+            who = self.persona.caller_name if line.role == "user" else self.persona.name
+            self.transcript.add(record.call_id, who, line.text)
+
+    # ------------------------------------------------------------------------------------------- stop
+
+    async def stop(self, patience: float = 2.0) -> None:
+        """Say goodbye to callers, unregister, save, and give everything back; a few seconds at most."""
+        if self.switchboard is not None:
+            self.switchboard.hang_up_all()
+            for _ in range(round(patience / 0.02)):
+                if not self.switchboard.active:
+                    break
+                await asyncio.sleep(0.02)
+        if self.sip is not None:
+            await self.loop.run_in_executor(None, partial(self.sip.stop, 3.0))
+            self._mail()
+        if self.listener is not None:
+            self.listener.stop()
+        if self.engine is not None:
+            self.loop.remove_reader(self.engine.fileno())
+            self.engine.stop()
+        if self.models is not None:
+            await self.loop.run_in_executor(None, self.models.close)
+            self._mail()
+        if self.sessions is not None:
+            await self.loop.run_in_executor(None, self.sessions.close)
+        if self.transcript is not None:
+            self.transcript.close()
+
+
+class _Ears:
+    """The listener with the detector's settings filled in."""
+
+    def __init__(self, listener: Listener, settings: DetectorSettings) -> None:
+        self._listener = listener
+        self._settings = settings
+
+    def attach(self, call_id: str, call: object) -> None:
+        self._listener.attach(call_id, call, self._settings)  # type: ignore[arg-type]
+
+    def detach(self, call_id: str) -> None:
+        self._listener.detach(call_id)
+
+
+def sip_host(settings: Settings) -> str:
+    """The address to listen on; ``auto`` is loopback unless a line registers with another machine."""
+    if settings.sip_host != "auto":
+        return settings.sip_host
+    away = [line for line in settings.lines if line.enabled and not _is_loopback(line.server_ip)]
+    return "0.0.0.0" if away else "127.0.0.1"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def sip_settings(settings: Settings, host: str) -> SipSettings:
+    """The SIP side's settings. Raises ``ConfigError`` for a ``--direct-from`` that is none."""
+    networks = {"local": (), "none": (), "any": ("0.0.0.0/0", "::/0")}.get(settings.direct_from)
+    if networks is None:
+        networks = tuple(part.strip() for part in settings.direct_from.split(","))
+    try:
+        return SipSettings(
+            host=host,
+            port=settings.sip_port,
+            public_address=settings.public_address,
+            max_calls=settings.max_calls,
+            direct_line=settings.direct_from != "none",
+            direct_networks=networks,
+        )
+    except ConfigError as error:
+        if "direct-line networks" in str(error):
+            message = f"--direct-from is '{settings.direct_from}'; it takes local, any, none or networks"
+            raise ConfigError(message) from None
+        raise
+
+
+def line_config(line: LineSettings) -> LineConfig:
+    """A line of the configuration file, as the SIP side takes it."""
+    return LineConfig(
+        line_id=line.client_id,
+        username=line.username,
+        password=line.password,
+        server_ip=line.server_ip,
+        server_port=line.server_port,
+        display_name=line.display_name,
+        auto_answer=line.auto_answer,
+        greeting=line.greeting or None,
+        transport=line.transport,
+        auth_username=line.auth_username,
+        proxy=line.proxy,
+    )
+
+
+def with_free_ports(settings: Settings) -> Settings:
+    """The same settings on ports that nobody uses: for a second instance beside a running one (the doctor)."""
+    return replace(settings, sip_port=0, http_port=0)
+
+
+def lines_of(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Id and name of every configured line."""
+    for line in settings.lines:
+        yield line.client_id, line.display_name or line.username

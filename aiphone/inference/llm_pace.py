@@ -1,0 +1,54 @@
+"""How much of a waiting prompt goes into the next batch.
+
+Reading a prompt and speaking share one batch, and the whole batch takes as long as its tokens cost. ``Pace`` learns
+that cost while it runs and answers with a number of prompt tokens that keeps the pause between two tokens of
+a generating call within the budget. It does no I/O and knows no clock: it is told what each decode cost.
+"""
+
+from __future__ import annotations
+
+_SMALLEST_CHUNK = 4
+"""Prompts make at least this progress with each decode, or a busy machine would never answer a second caller."""
+
+_WEIGHT = 0.25
+"""Of a new measurement in the moving averages."""
+
+
+class Pace:
+    """``budget`` is the time in seconds that reading may add between two tokens of a generating call.
+
+    ``idle_budget`` bounds a decode while nobody is generating: a new caller or a cancellation waits no longer.
+    """
+
+    def __init__(self, budget: float, idle_budget: float, n_batch: int) -> None:
+        self._budget = budget
+        self._idle_budget = max(idle_budget, budget)
+        self._n_batch = n_batch
+        self._read_cost = 0.002
+        self._step_cost = 0.010
+
+    @property
+    def read_cost(self) -> float:
+        """Seconds for one token of a prompt, as measured lately."""
+        return self._read_cost
+
+    @property
+    def step_cost(self) -> float:
+        """Seconds for a decode of generated tokens only, as measured lately."""
+        return self._step_cost
+
+    def chunk(self, generating: int) -> int:
+        """Most prompt tokens for the next decode, beside ``generating`` calls with a token each."""
+        budget = self._budget if generating else self._idle_budget
+        fits = int(budget / self._read_cost)
+        return max(0, min(max(fits, _SMALLEST_CHUNK), self._n_batch - generating))
+
+    def measured(self, generating: int, reading: int, seconds: float) -> None:
+        """A decode of ``generating`` single tokens and ``reading`` prompt tokens took ``seconds``."""
+        if reading == 0:
+            self._step_cost += _WEIGHT * (seconds - self._step_cost)
+            return
+        # In a mixed batch the cost is shared out alike; a small one says little about a token's own cost.
+        if reading >= _SMALLEST_CHUNK:
+            cost = seconds / (generating + reading)
+            self._read_cost += _WEIGHT * (cost - self._read_cost)

@@ -1,0 +1,78 @@
+"""IP addresses: reading them, knowing our own, and choosing the one that a caller is told."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+Address = IPv4Address | IPv6Address
+
+
+def parse_address(text: str) -> Address | None:
+    """An IP address, with IPv4-mapped IPv6 as IPv4; None for anything else."""
+    try:
+        address = ip_address(text.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """``"1.2.3.4:5060"`` or ``"[::1]:5060"`` in parts; port 0 where there is none."""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.lstrip(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    return host, int(port) if port.isdigit() and len(port) <= 5 else 0
+
+
+def is_this_machine(address: Address) -> bool:
+    """True for loopback and for every address of this machine's interfaces.
+
+    Whether an address is ours is what ``bind`` knows: no list of interfaces to keep up to date.
+    """
+    if address.is_loopback:
+        return True
+    if address.is_unspecified or address.is_multicast:
+        return False
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
+
+
+def local_address_towards(remote: str, otherwise: str) -> str:
+    """Our address on the way to ``remote``, by the routing table (no packet is sent); else ``otherwise``."""
+    address = parse_address(remote)
+    if address is None or address.is_unspecified:
+        return otherwise
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return otherwise
+
+
+def advertised_address(public: str, remote: str, towards: str) -> str:
+    """The address for our Contact and SDP towards ``remote``.
+
+    ``public`` is for callers out there; who calls from this machine or from a private network, while ours is a
+    public address, reaches us at ``towards`` (our address on the way to them) and often not at the other.
+    """
+    address = parse_address(remote)
+    if not public or address is None or address.is_loopback or remote == towards:
+        return towards
+    ours = parse_address(public)
+    if address.is_private and ours is not None and not ours.is_private:
+        return towards
+    return public

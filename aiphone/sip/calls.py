@@ -1,0 +1,436 @@
+"""Calls on pjsua2: from the INVITE to the end, exactly one ``CallEnded`` for every ``IncomingCall``.
+
+Rules of this module:
+
+- Everything runs on the SIP thread. Callbacks copy plain values and post events.
+- Within pjsua2's callbacks no call is answered, refused or hung up: pjsua is in the middle of building it, and a
+  hang-up there loses its headers. Such work is put into ``deferred`` and done when pjsua2 has returned.
+- An ended ``PjCall`` is not let go within its own callback either; it goes to ``graveyard``, which is emptied
+  on this thread, never by a garbage collection on another one.
+- Who owns the sockets: this module from ``ports.open()`` until the first ``MediaNegotiated`` is posted, then
+  whoever takes that event.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, TypeVar
+
+import pjsua2 as pj
+
+from aiphone.clock import Clock
+from aiphone.errors import AiphoneError
+from aiphone.events import (
+    CallConfirmed,
+    CallEnded,
+    Event,
+    IncomingCall,
+    MediaNegotiated,
+    RtpSockets,
+    RtpStream,
+)
+from aiphone.sip.addresses import advertised_address, local_address_towards, split_host_port
+from aiphone.sip.admission import Admission
+from aiphone.sip.call_limit import RESERVED
+from aiphone.sip.message import Request, body_of, header, read_request
+from aiphone.sip.pjlib import PjLib
+from aiphone.sip.reasons import call_reason
+from aiphone.sip.sdp import RemoteAudio, acceptable, remote_audio, rewrite_local
+from aiphone.sip.settings import RtpPorts, SipSettings
+
+log = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=Callable[..., None])
+
+
+def guarded(callback: C) -> C:
+    """For methods that pjsua2 calls: an exception that crosses into C++ would end the process.
+
+    The object may have ``failed(name)``, which is told.
+    """
+
+    @functools.wraps(callback)
+    def safe(self: Any, prm: Any) -> None:
+        try:
+            callback(self, prm)
+        except Exception:
+            log.exception("%s failed", callback.__qualname__)
+            failed = getattr(self, "failed", None)
+            if failed is not None:
+                failed()
+
+    return safe  # type: ignore[return-value]
+
+
+@dataclass(slots=True, eq=False)
+class Leg:
+    """One call of ours and what pjsua2 has for it."""
+
+    call_id: str
+    line_id: str
+    source: str
+    """IP address that the INVITE came from."""
+    host: str
+    """Our address in SDP."""
+    call: PjCall | None = None
+    refusal: Admission | None = None
+    sockets: RtpSockets | None = None
+    """Owned here until they are handed over."""
+    port: int = 0
+    announced: bool = False
+    """``IncomingCall`` is posted, so ``CallEnded`` is owed."""
+    negotiated: bool = False
+    confirmed: bool = False
+    ended: bool = False
+    remote: RemoteAudio | None = None
+    stream: RtpStream | None = None
+
+
+class PjCall(pj.Call):  # type: ignore[misc]
+    """pjsua2's call; hands its callbacks to the desk."""
+
+    def __init__(self, account: Any, pj_id: int, desk: CallDesk, leg: Leg) -> None:
+        pj.Call.__init__(self, account, pj_id)
+        self.desk = desk
+        self.leg = leg
+
+    def failed(self) -> None:
+        """A callback of ours failed: end the call instead of leaving it half alive."""
+        self.desk.give_up(self.leg, 500, "Internal Error")
+
+    @guarded
+    def onCallState(self, prm: Any) -> None:  # noqa: ARG002, N802 - pjsua2's signature
+        self.desk.state_changed(self.leg)
+
+    @guarded
+    def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
+        text = self.desk.local_sdp(self.leg, prm.sdp.wholeSdp, prm.remSdp.wholeSdp)
+        if text:
+            prm.sdp.wholeSdp = text
+
+    @guarded
+    def onCallRxOffer(self, prm: Any) -> None:  # noqa: N802
+        # pjsip would say 500 to a re-INVITE without a codec in common.
+        if not acceptable(prm.offer.wholeSdp):
+            prm.statusCode = 488
+
+    @guarded
+    def onCallMediaState(self, prm: Any) -> None:  # noqa: ARG002, N802
+        self.desk.media_changed(self.leg)
+
+
+@dataclass(slots=True)
+class CallDesk:
+    """All calls. SIP thread only."""
+
+    settings: SipSettings
+    ports: RtpPorts
+    post: Callable[[Event], object]
+    clock: Clock
+    library: PjLib
+    call_limit: int
+    max_calls: int
+    admit: Callable[[Request, str], Admission]
+    legs: dict[str, Leg] = field(default_factory=dict)
+    """Calls that are not ended, by ``call_id``; refused ones included."""
+    refused: int = 0
+    deferred: list[Callable[[], None]] = field(default_factory=list)
+    graveyard: list[PjCall] = field(default_factory=list)
+    _numbers: count[int] = field(default_factory=lambda: count(1))
+
+    # ------------------------------------------------------------------ from pjsua2's callbacks
+
+    def incoming(self, account: Any, pj_id: int, message: str, source: str) -> None:
+        """An INVITE that pjsip found in order. ``source`` is ``host:port``."""
+        request = read_request(message)
+        host = split_host_port(source)[0]
+        admission = self.admit(request, host)
+        plain = "application/sdp" in header(message, "Content-Type").lower()
+        if admission.code == 0 and plain and not acceptable(body_of(message)):
+            admission = Admission(admission.line_id, 488, "Not Acceptable Here")
+        elif admission.code == 0 and self._full(offered=bool(body_of(message).strip())):
+            admission = Admission(admission.line_id, 486, "Busy Here", retry_after=self.settings.retry_after)
+        self._drop_stale(pj_id)
+        towards = local_address_towards(host, self.settings.host)
+        leg = Leg(
+            call_id=f"c{next(self._numbers)}",
+            line_id=admission.line_id,
+            source=host,
+            host=advertised_address(self.settings.public_address, host, towards),
+        )
+        if admission.code == 0:
+            try:
+                leg.sockets = self.ports.open()
+                leg.port = leg.sockets.port
+            except (AiphoneError, OSError) as error:
+                log.warning("call refused, no RTP port: %s", error)
+                admission = Admission(
+                    admission.line_id, 503, "No RTP Port", retry_after=self.settings.retry_after
+                )
+        leg.call = PjCall(account, pj_id, self, leg)
+        self.legs[leg.call_id] = leg
+        if admission.code:
+            leg.refusal = admission
+            self.refused += 1
+            self.deferred.append(lambda: self._refuse(leg, admission))
+            return
+        event = IncomingCall(
+            call_id=leg.call_id,
+            line_id=leg.line_id,
+            caller=request.caller,
+            caller_name=request.caller_name,
+            called=request.uri,
+            sip_call_id=request.call_id,
+            at=self.clock.now(),
+        )
+        self.deferred.append(lambda: self._announce(leg, event))
+
+    def local_sdp(self, leg: Leg, ours: str, theirs: str) -> str:
+        """Our description with our media in it; empty to leave it alone."""
+        if leg.refusal is not None or leg.ended or leg.port == 0:
+            return ""
+        leg.remote = remote_audio(theirs) if theirs else None
+        text = rewrite_local(ours, leg.host, leg.port)
+        return text.encode("ascii", "replace").decode()
+
+    def media_changed(self, leg: Leg) -> None:
+        """Offer and answer are complete, or failed."""
+        if leg.ended or leg.refusal is not None or leg.call is None:
+            return
+        stream = self._stream(leg)
+        if stream is None:
+            self.give_up(leg, 488, "Not Acceptable Here")
+            return
+        if leg.negotiated and stream == leg.stream:
+            return
+        leg.stream = stream
+        sockets, leg.sockets = leg.sockets, None
+        leg.negotiated = True
+        self.post(MediaNegotiated(leg.call_id, stream, sockets))
+
+    def state_changed(self, leg: Leg) -> None:
+        """The INVITE session moved on."""
+        if leg.ended or leg.call is None:
+            return
+        info = leg.call.getInfo()
+        if info.state == pj.PJSIP_INV_STATE_CONFIRMED and not leg.confirmed:
+            leg.confirmed = True
+            if leg.refusal is None:
+                self.post(CallConfirmed(leg.call_id, at=self.clock.now()))
+        elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
+            self._finish(leg, info.lastStatusCode, info.lastReason)
+
+    def give_up(self, leg: Leg, code: int, reason: str) -> None:
+        """End a call that cannot go on, once pjsua2 has returned."""
+        self.deferred.append(lambda: self._hang_up(leg, code, reason, None))
+
+    # ------------------------------------------------------------------ commands
+
+    def answer(self, call_id: str, code: int) -> None:
+        """Send a response below 300; nothing when the call is gone already."""
+        leg = self.legs.get(call_id)
+        if leg is None or leg.ended or leg.refusal is not None:
+            return
+        self._respond(leg, code)
+
+    def end(self, call_id: str, code: int, reason: str, retry_after: int | None = None) -> None:
+        """Refuse, or say BYE, whichever the call needs; nothing when it is gone already."""
+        leg = self.legs.get(call_id)
+        if leg is not None:
+            self._hang_up(leg, code, reason, retry_after)
+
+    def end_line(self, line_id: str) -> None:
+        """Hang up every call of a line."""
+        for leg in [leg for leg in self.legs.values() if leg.line_id == line_id]:
+            self._hang_up(leg, 503, "Line Removed", None)
+
+    def end_all(self) -> None:
+        """BYE, or 503, to everyone."""
+        for leg in list(self.legs.values()):
+            self._hang_up(leg, 503, "Shutting Down", None)
+
+    # ------------------------------------------------------------------ after each turn of pjsua2
+
+    def run_deferred(self) -> None:
+        """What callbacks put off; then let ended calls go."""
+        while self.deferred:
+            jobs, self.deferred = self.deferred, []
+            for job in jobs:
+                job()
+        self.graveyard.clear()
+
+    def sweep(self) -> None:
+        """Find calls that pjsua2 has dropped without a word, so that nothing is owed for ever."""
+        for leg in list(self.legs.values()):
+            if leg.call is not None and not leg.call.isActive():
+                self._finish(leg, 500, "Dropped")
+
+    def finish_all(self, code: int, reason: str) -> None:
+        """Close the books without the network, at the very end or when pjsua2 failed."""
+        for leg in list(self.legs.values()):
+            self._finish(leg, code, reason)
+
+    @property
+    def active(self) -> int:
+        """Calls let in and not ended."""
+        return sum(1 for leg in self.legs.values() if leg.refusal is None)
+
+    # ------------------------------------------------------------------ inside
+
+    def _full(self, *, offered: bool) -> bool:
+        if self.active >= self.max_calls:
+            return True
+        taken = self.library.calls()
+        if taken is None:
+            return False
+        # pjsua counts a call with an offer after its callback, one without before it.
+        others = taken if offered else taken - 1
+        return others >= self.call_limit - RESERVED
+
+    def _drop_stale(self, pj_id: int) -> None:
+        for leg in list(self.legs.values()):
+            if leg.call is not None and leg.call.getId() == pj_id:
+                self._finish(leg, 500, "Dropped")
+
+    def _announce(self, leg: Leg, event: IncomingCall) -> None:
+        if leg.ended:
+            return
+        self._respond(leg, 180)
+        if not leg.ended:
+            leg.announced = True
+            self.post(event)
+
+    def _respond(self, leg: Leg, code: int) -> None:
+        if leg.call is None:
+            return
+        try:
+            leg.call.answer(_operation(code))
+        except pj.Error as error:
+            log.warning("%s: pjsua2 did not send %d: %s", leg.call_id, code, error.reason)
+            self._hang_up(leg, 500, "Internal Error", None)
+
+    def _refuse(self, leg: Leg, admission: Admission) -> None:
+        log.info("call from %s refused: %d %s", leg.source, admission.code, admission.reason)
+        self._hang_up(leg, admission.code, admission.reason, admission.retry_after)
+
+    def _hang_up(self, leg: Leg, code: int, reason: str, retry_after: int | None) -> None:
+        if leg.ended or leg.call is None:
+            return
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        # pjsip puts both into the status line, or into BYE's Reason header (RFC 3326).
+        text = "".join(c for c in reason if (c.isascii() and c.isalnum()) or c in " .-_")
+        try:
+            leg.call.hangup(_operation(code, text, headers))
+        except pj.Error as error:
+            log.warning("%s: pjsua2 did not hang up: %s", leg.call_id, error.reason)
+            self._finish(leg, code or 500, reason)
+
+    def _finish(self, leg: Leg, code: int, reason: str) -> None:
+        if leg.ended:
+            return
+        leg.ended = True
+        self.legs.pop(leg.call_id, None)
+        if leg.call is not None:
+            self.graveyard.append(leg.call)
+            leg.call = None
+        sockets, leg.sockets = leg.sockets, None
+        if sockets is not None:
+            self.ports.close(sockets)
+        if leg.announced:
+            text = call_reason(code, reason)
+            self.post(CallEnded(leg.call_id, code=code, reason=text, at=self.clock.now()))
+
+    def _stream(self, leg: Leg) -> RtpStream | None:
+        """What was negotiated, as the engine needs it; None when there is no audio we can do."""
+        assert leg.call is not None
+        index = _audio_index(leg.call.getInfo())
+        try:
+            info = leg.call.getStreamInfo(index) if index is not None else None
+        except pj.Error:
+            info = None
+        if info is None:
+            # inactive both ways: pjsua stops its stream, the call goes on
+            return _silenced(leg.stream)
+        codec = str(info.codecName).upper()
+        if codec not in ("PCMU", "PCMA"):
+            return None
+        host, port = split_host_port(info.remoteRtpAddress)
+        rtcp_port = split_host_port(info.remoteRtcpAddress)[1]
+        held = leg.remote.held if leg.remote is not None else host in ("0.0.0.0", "::")
+        if (held or port == 0) and leg.stream is not None:
+            host, port, rtcp_port = (
+                leg.stream.remote_host,
+                leg.stream.remote_port,
+                leg.stream.remote_rtcp_port or 0,
+            )
+        direction = int(info.dir)
+        event_type = int(info.audTxEventPt)
+        return RtpStream(
+            remote_host=host,
+            remote_port=port,
+            payload_type=int(info.txPt),
+            codec=codec,
+            dtmf_payload_type=event_type if 0 < event_type <= 127 else None,
+            ptime_ms=_packet_time(info),
+            send=bool(direction & pj.PJMEDIA_DIR_ENCODING) and not held,
+            receive=bool(direction & pj.PJMEDIA_DIR_DECODING),
+            remote_rtcp_port=rtcp_port or None,
+        )
+
+
+def _audio_index(info: Any) -> int | None:
+    """Index of the live audio stream. ``info`` is held while its parts are read: they die with it."""
+    media = info.media
+    dead = (pj.PJSUA_CALL_MEDIA_NONE, pj.PJSUA_CALL_MEDIA_ERROR)
+    for one in media:
+        if one.type == pj.PJMEDIA_TYPE_AUDIO and one.status not in dead:
+            return int(one.index)
+    return None
+
+
+def _silenced(stream: RtpStream | None) -> RtpStream | None:
+    if stream is None:
+        return None
+    return RtpStream(
+        remote_host=stream.remote_host,
+        remote_port=stream.remote_port,
+        payload_type=stream.payload_type,
+        codec=stream.codec,
+        dtmf_payload_type=stream.dtmf_payload_type,
+        ptime_ms=stream.ptime_ms,
+        send=False,
+        receive=False,
+        remote_rtcp_port=stream.remote_rtcp_port,
+        rtcp_mux=stream.rtcp_mux,
+    )
+
+
+def _packet_time(info: Any) -> int:
+    """Milliseconds in each packet we send, as the other side asked; 20 when that makes no sense."""
+    frames = int(info.audCodecParam.setting.frmPerPkt)
+    frame = int(info.audCodecParam.info.frameLen)
+    total = frames * frame
+    return total if 10 <= total <= 200 else 20
+
+
+def _operation(code: int, reason: str = "", headers: dict[str, str] | None = None) -> Any:
+    """pjsua2's parameter for answer and hangup: one audio stream, nothing else."""
+    prm = pj.CallOpParam(True)
+    prm.statusCode = code
+    prm.reason = reason
+    prm.opt.audioCount = 1
+    prm.opt.videoCount = 0
+    if hasattr(prm.opt, "textCount"):
+        prm.opt.textCount = 0
+    if headers:
+        vector = pj.SipHeaderVector()
+        for name, value in headers.items():
+            one = pj.SipHeader()
+            one.hName, one.hValue = name, value
+            vector.append(one)
+        prm.txOption.headers = vector
+    return prm

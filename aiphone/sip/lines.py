@@ -1,0 +1,285 @@
+"""Accounts on pjsua2: the direct line, and lines that register and come back by themselves.
+
+pjsua's own retry knows one fixed interval and gives up on most refusals, so it is switched off: the desk decides
+when to try again (see ``reasons.BackOff``) and says why in plain words. SIP thread only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import pjsua2 as pj
+
+from aiphone.clock import Clock
+from aiphone.events import LineChanged, LineState
+from aiphone.sip.addresses import advertised_address, is_this_machine, parse_address, split_host_port
+from aiphone.sip.admission import TOKEN, LineDoor
+from aiphone.sip.calls import guarded
+from aiphone.sip.message import retry_after
+from aiphone.sip.reasons import BackOff, registration_reason
+from aiphone.sip.settings import DIRECT_LINE, LineConfig, LineStatus, SipSettings
+
+log = logging.getLogger(__name__)
+
+NewCall = Callable[[Any, int, str, str], None]
+"""``CallDesk.incoming``: account, pjsua's call number, message, source."""
+
+
+class PjAccount(pj.Account):  # type: ignore[misc]
+    """pjsua2's account; hands its callbacks to the desk."""
+
+    def __init__(self, desk: LineDesk, line_id: str) -> None:
+        pj.Account.__init__(self)
+        self.desk = desk
+        self.line_id = line_id
+
+    @guarded
+    def onIncomingCall(self, prm: Any) -> None:  # noqa: N802 - pjsua2's name
+        self.desk.incoming(self, prm.callId, prm.rdata.wholeMsg, prm.rdata.srcAddress)
+
+    @guarded
+    def onRegState(self, prm: Any) -> None:  # noqa: N802
+        self.desk.registered(self.line_id, prm)
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    config: LineConfig
+    back_off: BackOff
+    account: PjAccount | None = None
+    state: LineState = LineState.STOPPED
+    reason: str = ""
+    since: float = 0.0
+    retry_at: float | None = None
+    servers: set[str] = field(default_factory=set)
+    pending: bool = False
+    """A REGISTER is on its way."""
+
+
+@dataclass(slots=True)
+class LineDesk:
+    """All lines. SIP thread only."""
+
+    settings: SipSettings
+    post: Callable[[LineChanged], object]
+    clock: Clock
+    random: Random
+    incoming: NewCall
+    lines: dict[str, _Line] = field(default_factory=dict)
+    doors: list[LineDoor] = field(default_factory=list)
+    """What admission needs; replaced when a line changes."""
+    stopping: bool = False
+    _direct: list[PjAccount] = field(default_factory=list)
+
+    # ------------------------------------------------------------------ the direct line
+
+    def open_direct(self, host: str, port: int) -> None:
+        """Make the account that takes everything no line takes; also the one that refuses strangers.
+
+        With a public address there are two of them, as the Contact is a matter of the account.
+        """
+        contacts = [""]
+        if self.settings.public_address:
+            contacts.append(f"<sip:{self.settings.direct_user}@{self.settings.public_address}:{port}>")
+        for contact in contacts:
+            config = _account_config(f"<sip:{self.settings.direct_user}@{host}:{port}>")
+            config.sipConfig.contactForced = contact
+            account = PjAccount(self, DIRECT_LINE)
+            account.create(config, not contact)
+            self._direct.append(account)
+
+    def direct_account_for(self, source: str) -> int:
+        """pjsua's number of the direct account whose Contact suits a caller at ``source``."""
+        address = parse_address(source)
+        outside = len(self._direct) > 1 and address is not None and not is_this_machine(address)
+        if outside and advertised_address(self.settings.public_address, source, "") == "":
+            outside = False
+        return int(self._direct[1 if outside else 0].getId())
+
+    def account_for(self, line_id: str, source: str) -> int:
+        """pjsua's number of the account that a call belongs to."""
+        line = self.lines.get(line_id)
+        if line is not None and line.account is not None:
+            return int(line.account.getId())
+        return self.direct_account_for(source)
+
+    # ------------------------------------------------------------------ commands
+
+    def add(self, config: LineConfig) -> None:
+        """Add a line and register it; a line with the same id is replaced."""
+        self.remove(config.line_id)
+        line = _Line(config, BackOff(self.random))
+        self.lines[config.line_id] = line
+        if not config.enabled:
+            self._set(line, LineState.STOPPED, "switched off")
+            return
+        account = PjAccount(self, config.line_id)
+        try:
+            account.create(_line_account_config(config, self.settings))
+        except pj.Error as error:
+            reason = (
+                "this pjsua2 has no room for another line; make pjsua2 builds one that has"
+                if error.status == _TOO_MANY
+                else f"pjsua2 refused the account: {error.reason}"
+            )
+            self._set(line, LineState.FAILED, reason)
+            return
+        line.account = account
+        self._refresh_doors()
+        self._register(line)
+
+    def remove(self, line_id: str) -> None:
+        """Unregister a line and forget it."""
+        line = self.lines.pop(line_id, None)
+        if line is None:
+            return
+        if line.account is not None:
+            account, line.account = line.account, None
+            account.shutdown()
+        self._refresh_doors()
+        self._set(line, LineState.STOPPED)
+
+    def tick(self) -> None:
+        """Register the lines whose time has come."""
+        now = self.clock.now()
+        for line in self.lines.values():
+            if line.retry_at is not None and now >= line.retry_at:
+                self._register(line)
+
+    def unregister_all(self) -> None:
+        """Say goodbye to all servers; ``unregistering`` tells when they have answered."""
+        self.stopping = True
+        for line in self.lines.values():
+            line.retry_at = None
+            if line.account is None or line.state is not LineState.REGISTERED:
+                line.pending = False
+                continue
+            try:
+                line.account.setRegistration(False)
+                line.pending = True
+            except pj.Error:
+                line.pending = False
+
+    @property
+    def unregistering(self) -> bool:
+        """True while a server has not answered."""
+        return any(line.pending for line in self.lines.values())
+
+    def close(self) -> None:
+        """Delete all accounts; pjsua2 asks for it before it is taken down."""
+        for line in self.lines.values():
+            if line.account is not None:
+                account, line.account = line.account, None
+                account.shutdown()
+            self._set(line, LineState.STOPPED)
+        for account in self._direct:
+            account.shutdown()
+        self._direct.clear()
+        self.doors = []
+
+    # ------------------------------------------------------------------ from pjsua2
+
+    def registered(self, line_id: str, prm: Any) -> None:
+        """The outcome of a REGISTER."""
+        line = self.lines.get(line_id)
+        if line is None:
+            return
+        line.pending = False
+        code, status = int(prm.code), int(prm.status)
+        message = str(prm.rdata.wholeMsg)
+        if code // 100 == 2 and status == 0:
+            source = split_host_port(str(prm.rdata.srcAddress))[0]
+            if source and source not in line.servers:
+                line.servers.add(source)
+                self._refresh_doors()
+            line.back_off.reset()
+            line.retry_at = None
+            on = int(prm.expiration) > 0
+            self._set(line, LineState.REGISTERED if on else LineState.STOPPED)
+            return
+        if self.stopping:
+            self._set(line, LineState.STOPPED)
+            return
+        self._retry(line, code, registration_reason(code, str(prm.reason)), retry_after(message))
+
+    # ------------------------------------------------------------------ inside
+
+    def statuses(self) -> tuple[LineStatus, ...]:
+        """All lines, for the status."""
+        return tuple(
+            LineStatus(
+                line_id=line.config.line_id,
+                address=f"sip:{line.config.username}@{line.config.server_host}",
+                state=line.state,
+                reason=line.reason,
+                since=line.since,
+            )
+            for line in self.lines.values()
+        )
+
+    def _register(self, line: _Line) -> None:
+        line.retry_at = None
+        if line.account is None or self.stopping:
+            return
+        if line.state is not LineState.FAILED:
+            self._set(line, LineState.REGISTERING)
+        line.pending = True
+        try:
+            line.account.setRegistration(True)
+        except pj.Error as error:
+            line.pending = False
+            self._retry(line, 503, f"the REGISTER could not be sent: {error.reason}", None)
+
+    def _retry(self, line: _Line, code: int, reason: str, wish: int | None) -> None:
+        delay = line.back_off.after(code, wish)
+        line.retry_at = self.clock.now() + delay
+        log.info("line %s: %s; next try in %.0f s", line.config.line_id, reason, delay)
+        self._set(line, LineState.FAILED, reason)
+
+    def _set(self, line: _Line, state: LineState, reason: str = "") -> None:
+        if (line.state, line.reason) == (state, reason):
+            return
+        line.state, line.reason, line.since = state, reason, self.clock.now()
+        self.post(LineChanged(line.config.line_id, state, reason))
+
+    def _refresh_doors(self) -> None:
+        self.doors = [
+            LineDoor.of(line.config, line.servers) for line in self.lines.values() if line.account is not None
+        ]
+
+
+_TOO_MANY = 70010
+"""``PJ_ETOOMANY``."""
+
+
+def _account_config(identity: str) -> Any:
+    """What all accounts share: no media of pjsua's on the network, no video, no surprises."""
+    config = pj.AccountConfig()
+    config.idUri = identity
+    config.mediaConfig.useLoopMedTp = True
+    config.mediaConfig.enableLoopback = False
+    config.mediaConfig.streamKaEnabled = False
+    config.mediaConfig.lockCodecEnabled = False
+    config.videoConfig.autoTransmitOutgoing = False
+    config.natConfig.iceEnabled = False
+    config.regConfig.registerOnAdd = False
+    return config
+
+
+def _line_account_config(line: LineConfig, settings: SipSettings) -> Any:
+    config = _account_config(line.identity)
+    config.regConfig.registrarUri = line.registrar_uri
+    config.regConfig.timeoutSec = settings.register_expires
+    config.regConfig.retryIntervalSec = 0
+    config.regConfig.firstRetryIntervalSec = 0
+    config.regConfig.unregWaitMsec = 500
+    config.sipConfig.contactUriParams = f";{TOKEN}={line.token}"
+    name = line.auth_username or line.username
+    config.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", name, 0, line.password))
+    if line.proxy_uri:
+        config.sipConfig.proxies.append(line.proxy_uri)
+    return config

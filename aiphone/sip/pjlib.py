@@ -1,0 +1,82 @@
+"""What pjproject exports but pjsua2 does not wrap, reached by ctypes in the extension that is loaded already.
+
+Three things only, each a function without structs (or with one that has not changed since pjmedia's first
+release): the size of the call table, a silent start, and a turn of the conference bridge.
+All calls belong to the SIP thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+_FRAME_TYPE_NONE = 0
+_MAX_FRAME_BYTES = 8192
+
+
+class _Frame(ctypes.Structure):
+    """``pjmedia_frame``: type, buffer, its size, time stamp, codec flags."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buf", ctypes.c_void_p),
+        ("size", ctypes.c_size_t),
+        ("timestamp", ctypes.c_uint64),
+        ("bit_info", ctypes.c_uint32),
+    )
+
+
+class PjLib:
+    """The extension's own symbols. ``None`` in the answers means that this build hides the symbol."""
+
+    def __init__(self, pj: Any) -> None:
+        extension = getattr(sys.modules[pj.Endpoint.__module__], "_pjsua2", None)
+        path = getattr(extension, "__file__", None)
+        self._library: Any = None
+        if path is not None:
+            self._library = ctypes.CDLL(path)
+        self._buffer = (ctypes.c_char * _MAX_FRAME_BYTES)()
+        self._master_port: int | None = None
+
+    def _function(self, name: str) -> Any:
+        return getattr(self._library, name, None) if self._library is not None else None
+
+    def quiet(self) -> None:
+        """No word on stdout before our log writer is in place."""
+        set_level = self._function("pj_log_set_level")
+        if set_level is not None:
+            set_level(0)
+
+    def max_calls(self) -> int | None:
+        """Size of the call table, after ``libInit`` was asked for more than it can have."""
+        count = self._function("pjsua_call_get_max_count")
+        return int(count()) if count is not None else None
+
+    def calls(self) -> int | None:
+        """Places of the call table in use, calls that wait for the answer to their BYE included."""
+        count = self._function("pjsua_call_get_count")
+        return int(count()) if count is not None else None
+
+    def stop_bridge_clock(self) -> bool:
+        """Leave the conference bridge without a sound device and remember its master port."""
+        no_device = self._function("pjsua_set_no_snd_dev")
+        if no_device is None:
+            return False
+        no_device.restype = ctypes.c_void_p
+        self._master_port = no_device()
+        return self._master_port is not None
+
+    def turn_bridge(self, frame_bytes: int) -> None:
+        """One turn of the bridge by hand, with a frame of ``frame_bytes``.
+
+        Up to 2.15 the bridge frees the port of an ended call only in its clock's turn; without a clock it fills
+        up after some 250 calls and every later one fails.
+        """
+        get_frame = self._function("pjmedia_port_get_frame")
+        if get_frame is None or self._master_port is None or frame_bytes > _MAX_FRAME_BYTES:
+            return
+        get_frame.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Frame)]
+        address = ctypes.cast(self._buffer, ctypes.c_void_p)
+        frame = _Frame(_FRAME_TYPE_NONE, address, frame_bytes, 0, 0)
+        get_frame(self._master_port, ctypes.byref(frame))

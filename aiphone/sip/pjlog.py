@@ -1,0 +1,76 @@
+"""pjsip's log as ours: levels mapped, credentials removed, floods cut off.
+
+pjsip logs what strangers send it, so a line is bounded, kept printable, and counted: beyond ``BURST`` warnings
+in a second the rest is only counted, or a flood of bad requests would fill the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+
+from aiphone.clock import Clock
+
+BURST = 20
+"""Warnings and errors in one second that are written in full."""
+
+MAX_LINE = 4000
+
+_SECRET_HEADER = re.compile(
+    r"^((?:Proxy-)?Authorization)[ \t]*:.*(?:(?:\r\n|\r|\n)[ \t].*)*", re.IGNORECASE | re.MULTILINE
+)
+_SECRET_PARAMETER = re.compile(r"\b(response|cnonce|nextnonce|rspauth)\s*=\s*\"[^\"]*\"", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"\binline:[A-Za-z0-9+/=|:]+")
+
+# pjsip: 1 error, 2 warning, 3 info, 4 debug, 5 trace. Its errors are mostly about what others sent.
+_LEVELS = {1: logging.WARNING, 2: logging.WARNING, 3: logging.DEBUG}
+
+
+def redact(text: str) -> str:
+    """The text without digest credentials and SRTP keys."""
+    text = _SECRET_HEADER.sub(r"\1: (removed)", text)
+    text = _SECRET_PARAMETER.sub(r'\1="(removed)"', text)
+    return _SECRET_KEY.sub("inline:(removed)", text)
+
+
+def pj_level(logger: logging.Logger) -> int:
+    """pjsip's level for what ``logger`` would write: SIP messages only when it is at DEBUG."""
+    if logger.isEnabledFor(logging.DEBUG):
+        return 5
+    return 2 if logger.isEnabledFor(logging.WARNING) else 1
+
+
+class LogFilter:
+    """Takes pjsip's lines and writes them to a logger. SIP thread only."""
+
+    def __init__(
+        self, logger: logging.Logger, clock: Clock, write: Callable[[int, str], None] | None = None
+    ) -> None:
+        self._clock = clock
+        self._write = write or (lambda level, text: logger.log(level, "%s", text))
+        self._window = 0.0
+        self._in_window = 0
+        self._suppressed = 0
+
+    def take(self, pj_log_level: int, message: str) -> None:
+        """One line of pjsip at its level (1 to 6)."""
+        level = _LEVELS.get(pj_log_level, logging.DEBUG)
+        if level >= logging.WARNING and not self._has_room():
+            return
+        text = redact(message.strip())[:MAX_LINE].encode("utf-8", "replace").decode()
+        self._write(
+            level, "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text.replace("\r", ""))
+        )
+
+    def _has_room(self) -> bool:
+        now = self._clock.now()
+        if now - self._window >= 1.0:
+            if self._suppressed:
+                self._write(logging.WARNING, f"{self._suppressed} more warnings like these were left out")
+            self._window, self._in_window, self._suppressed = now, 0, 0
+        self._in_window += 1
+        if self._in_window > BURST:
+            self._suppressed += 1
+            return False
+        return True

@@ -1,0 +1,250 @@
+"""The listener thread: audio of all calls in, ``VoiceStarted`` and ``VoiceStopped`` out.
+
+Each round waits for frames, takes what every call has, and asks the network once for all calls that have a
+full window, so that the cost of a call among many is less than alone. A call whose line is quiet is not put
+to the network at all.
+
+Threads: ``attach`` and ``detach`` belong to the main thread and take a lock that the listener holds only
+while it reads; everything else here happens in the listener thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from aiphone.errors import AiphoneError
+from aiphone.events import FRAME_SAMPLES, Event, Pcm, Stage, VoiceStarted, VoiceStopped, WorkFailed
+from aiphone.speech.voice_detector import (
+    WINDOW_SAMPLES,
+    DetectorSettings,
+    Started,
+    Stopped,
+    VoiceDetector,
+)
+
+_log = logging.getLogger(__name__)
+
+_WAIT = 0.1  # seconds; bounds how long stop() takes
+_MOST_FRAMES = 64  # read from a call in one round: more than a second, to catch up after a stall
+_SPACING = 0.008  # seconds between rounds at least, so that calls out of step share a round
+_FULL_SCALE = 32768.0
+
+Float32 = npt.NDArray[np.float32]
+
+
+class Frames(Protocol):
+    """Consecutive 20 ms frames of a call, as the media engine hands them over."""
+
+    @property
+    def pcm(self) -> Pcm:
+        """int16 [n, 320] at 16 kHz."""
+        ...
+
+    @property
+    def arrival(self) -> npt.NDArray[np.float64]:
+        """[n] monotonic seconds at which the packet of each frame arrived; any value without a packet."""
+        ...
+
+    @property
+    def flags(self) -> npt.NDArray[np.uint8]:
+        """[n] 0 for a frame decoded from a packet; otherwise there was none (lost, concealed, not sent)."""
+        ...
+
+
+class MediaCall(Protocol):
+    """One call of the media engine, read by the listener only."""
+
+    def read(self, max_frames: int, /) -> Frames:
+        """Up to ``max_frames`` frames that have come since the last read; never waits."""
+        ...
+
+
+class MediaEngine(Protocol):
+    """The part of the media engine that says when there is something to read."""
+
+    def wait_frames(self, timeout: float, /) -> object:
+        """Return when a call has new frames, after ``timeout`` seconds at the latest. Releases the GIL."""
+        ...
+
+
+class Vad(Protocol):
+    """Voice activity detection over a batch of windows, see ``SileroVad``."""
+
+    def new_state(self) -> Any:
+        """The network's memory of a call that begins."""
+        ...
+
+    def probabilities(self, windows: Float32, states: Sequence[Any], /) -> Float32:
+        """float32 [B, 512] and B states to float32 [B]."""
+        ...
+
+
+class _Line:
+    """One call: its audio, its detector and the network's memory of it. Listener thread only."""
+
+    def __init__(self, call_id: str, call: MediaCall, state: Any, settings: DetectorSettings | None) -> None:
+        self.call_id = call_id
+        self.call = call
+        self.state = state
+        self.detector = VoiceDetector(settings)
+        self.failed = False
+        self._blocks: deque[Pcm] = deque()
+        self._first = 0  # sample number of the first block's first sample
+        self._pending = np.empty(0, np.int16)  # not yet in a window
+
+    def take(self, frames: Frames) -> None:
+        """Add frames that were read."""
+        pcm = frames.pcm
+        if len(pcm) == 0:
+            return
+        samples = pcm.astype(np.float32)
+        power = np.einsum("ij,ij->i", samples, samples) / (FRAME_SAMPLES * _FULL_SCALE**2)
+        levels = 10.0 * np.log10(power + 1e-12)
+        for level, arrival, flag in zip(
+            levels.tolist(), frames.arrival.tolist(), frames.flags.tolist(), strict=True
+        ):
+            self.detector.add_frame(level, arrival, received=flag == 0)
+        block = pcm.reshape(-1).copy()
+        self._blocks.append(block)
+        self._pending = np.concatenate((self._pending, block))
+
+    def has_window(self) -> bool:
+        return len(self._pending) >= WINDOW_SAMPLES
+
+    def next_window(self) -> Pcm:
+        window, self._pending = self._pending[:WINDOW_SAMPLES], self._pending[WINDOW_SAMPLES:]
+        return window
+
+    def cut(self, first: int, end: int) -> Pcm:
+        """Samples ``first`` to ``end`` of the call."""
+        whole = np.concatenate(self._blocks)
+        return whole[max(0, first - self._first) : end - self._first].copy()
+
+    def forget(self) -> None:
+        """Drop audio that no stretch can need."""
+        needed = self.detector.needed_from()
+        while self._blocks and self._first + len(self._blocks[0]) <= needed:
+            self._first += len(self._blocks.popleft())
+
+
+class Listener:
+    """Voice activity of all calls, in a thread of its own.
+
+    Posts ``VoiceStarted`` and ``VoiceStopped``. When the network fails, every attached call gets one
+    ``WorkFailed`` and the thread goes on.
+    """
+
+    def __init__(self, engine: MediaEngine, vad: Vad, post: Callable[[Event], None]) -> None:
+        self._engine = engine
+        self._vad = vad
+        self._post = post
+        self._lines: dict[str, _Line] = {}
+        self._lock = threading.Lock()  # held while reading calls, and to change _lines
+        self._work = threading.Event()  # set while there is a call to listen to, or an end to come
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen. Main thread only."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and wait for it, a tenth of a second or so. Main thread only."""
+        self._end.set()
+        self._work.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def attach(self, call_id: str, call: MediaCall, settings: DetectorSettings | None = None) -> None:
+        """Listen to a call from now on. Main thread only."""
+        line = _Line(call_id, call, self._vad.new_state(), settings)
+        with self._lock:
+            self._lines[call_id] = line
+            self._work.set()
+
+    def detach(self, call_id: str) -> None:
+        """Stop listening to a call; its ``read`` is not called after this returns. Main thread only."""
+        with self._lock:
+            self._lines.pop(call_id, None)
+            if not self._lines and not self._end.is_set():
+                self._work.clear()
+
+    @property
+    def calls(self) -> int:
+        """How many calls are attached. Any thread."""
+        return len(self._lines)
+
+    def _run(self) -> None:
+        while True:
+            self._work.wait()
+            if self._end.is_set():
+                return
+            try:
+                self._engine.wait_frames(_WAIT)
+                self._round()
+            except Exception as error:  # noqa: BLE001 - top of the thread: the calls are told, the others heard on
+                _log.exception("listening failed")
+                self._report(error)
+            self._end.wait(_SPACING)
+
+    def _report(self, error: Exception) -> None:
+        reason = f"voice activity detection failed: {error}"
+        with self._lock:
+            lines = [line for line in self._lines.values() if not line.failed]
+        for line in lines:
+            line.failed = True
+            self._post(WorkFailed(line.call_id, 0, Stage.TRANSCRIBE, reason))
+
+    def _round(self) -> None:
+        with self._lock:
+            lines = list(self._lines.values())
+            for line in lines:
+                try:
+                    line.take(line.call.read(_MOST_FRAMES))
+                except AiphoneError as error:
+                    _log.warning("call %s cannot be listened to any more: %s", line.call_id, error)
+                    del self._lines[line.call_id]
+        ready = [line for line in lines if line.has_window()]
+        while ready:
+            self._windows(ready)
+            ready = [line for line in ready if line.has_window()]
+
+    def _windows(self, lines: list[_Line]) -> None:
+        """One window of each of ``lines`` through the network (where it matters) and the detector."""
+        asked: list[_Line] = []
+        windows: list[Pcm] = []
+        probabilities: dict[str, float] = {}
+        for line in lines:
+            window = line.next_window()
+            if line.detector.quiet():
+                line.state.reset()
+                probabilities[line.call_id] = 0.0
+            else:
+                asked.append(line)
+                windows.append(window)
+        answers = [0.0] * len(asked)
+        try:
+            if asked:
+                batch = np.stack(windows).astype(np.float32) / _FULL_SCALE
+                answers = self._vad.probabilities(batch, [line.state for line in asked]).tolist()
+        finally:
+            # Also when the network failed: the windows are taken, and detectors must keep step with the audio.
+            probabilities.update((line.call_id, answer) for line, answer in zip(asked, answers, strict=True))
+            for line in lines:
+                for transition in line.detector.add_window(probabilities[line.call_id]):
+                    self._tell(line, transition)
+                line.forget()
+
+    def _tell(self, line: _Line, transition: Started | Stopped) -> None:
+        if isinstance(transition, Started):
+            self._post(VoiceStarted(line.call_id, transition.at))
+        else:
+            pcm = line.cut(transition.first, transition.end)
+            self._post(VoiceStopped(line.call_id, transition.at, pcm))

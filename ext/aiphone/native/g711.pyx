@@ -1,0 +1,152 @@
+"""ITU-T G.711: companded 8-bit telephony audio, mu-law (PCMU) and A-law (PCMA).
+
+Each conversion is arithmetic on single samples with no table and no branch, so that the C compiler turns the
+loops into SIMD code on any processor. Both laws are floating-point formats with a 3-bit exponent and a 4-bit
+mantissa; the encoders therefore let the hardware's int-to-float conversion find the segment.
+
+16-bit input is taken to G.711's 14 bits (mu-law) or 13 bits (A-law) as the ITU-T's reference software does it
+(G.191): the magnitude of a negative sample is its one's complement, so both signs have segments of one size.
+"""
+
+import numpy as np
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    /* The loops are compiled for wider vectors too where the loader can choose between versions at start. */
+    #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+    #define AIPHONE_CLONES __attribute__((target_clones("avx2", "default")))
+    #else
+    #define AIPHONE_CLONES
+    #endif
+
+    /* Segment 0 of both laws begins at 2^7 in a float whose exponent is biased by 127. */
+    #define SEGMENT_0 ((127 + 7) << 4)
+
+    static inline int32_t segment_and_step(int32_t magnitude) {
+        float f = (float)magnitude;
+        int32_t bits;
+        memcpy(&bits, &f, sizeof bits);
+        return (bits >> 19) - SEGMENT_0;  /* 3 bits of exponent, 4 of mantissa */
+    }
+
+    AIPHONE_CLONES
+    static void ulaw_encode_loop(const int16_t *restrict src, uint8_t *restrict dst, Py_ssize_t n) {
+        for (Py_ssize_t i = 0; i < n; i++) {
+            int32_t x = src[i], negative = x >> 31;
+            int32_t magnitude = (x ^ negative) + 132;  /* 33 on the 14-bit scale: makes segments powers of 2 */
+            magnitude = magnitude > 32767 ? 32767 : magnitude;
+            dst[i] = (uint8_t)((segment_and_step(magnitude) ^ 0xFF) ^ (negative & 0x80));
+        }
+    }
+
+    AIPHONE_CLONES
+    static void alaw_encode_loop(const int16_t *restrict src, uint8_t *restrict dst, Py_ssize_t n) {
+        for (Py_ssize_t i = 0; i < n; i++) {
+            int32_t x = src[i], negative = x >> 31;
+            int32_t magnitude = x ^ negative;
+            int32_t code = magnitude < 256 ? magnitude >> 4 : segment_and_step(magnitude);
+            dst[i] = (uint8_t)(code ^ 0xD5 ^ (negative & 0x80));  /* even bits inverted, sign bit 1 for positive */
+        }
+    }
+
+    /* 1 << segment without a shift by a variable, which narrow SIMD lanes do not have. */
+    static inline uint16_t power_of_segment(uint16_t segment) {
+        uint16_t a = (uint16_t)(1 + (segment & 1));
+        uint16_t b = (uint16_t)(1 + 3 * ((segment >> 1) & 1));
+        uint16_t c = (uint16_t)(1 + 15 * ((segment >> 2) & 1));
+        return (uint16_t)(a * b * c);
+    }
+
+    AIPHONE_CLONES
+    static void ulaw_decode_loop(const uint8_t *restrict src, int16_t *restrict dst, Py_ssize_t n) {
+        for (Py_ssize_t i = 0; i < n; i++) {
+            uint16_t code = (uint16_t)(src[i] ^ 0xFF);
+            uint16_t step = (uint16_t)(((code & 0x0F) << 3) + 132);
+            uint16_t magnitude = (uint16_t)(step * power_of_segment((uint16_t)(code >> 4)) - 132);
+            uint16_t negative = (uint16_t)(0 - (code >> 7));
+            dst[i] = (int16_t)(uint16_t)((magnitude ^ negative) - negative);
+        }
+    }
+
+    AIPHONE_CLONES
+    static void alaw_decode_loop(const uint8_t *restrict src, int16_t *restrict dst, Py_ssize_t n) {
+        for (Py_ssize_t i = 0; i < n; i++) {
+            uint16_t code = (uint16_t)(src[i] ^ 0x55);
+            uint16_t segment = (uint16_t)((code >> 4) & 7);
+            uint16_t first = (uint16_t)((segment + 7) >> 3);  /* 0 in segment 0, else 1 */
+            uint16_t step = (uint16_t)(((code & 0x0F) << 4) + 8 + (first << 8));
+            uint16_t magnitude = (uint16_t)(step * power_of_segment((uint16_t)(segment - first)));
+            uint16_t negative = (uint16_t)((code >> 7) - 1);
+            dst[i] = (int16_t)(uint16_t)((magnitude ^ negative) - negative);
+        }
+    }
+    """
+    void ulaw_encode_loop(const short* src, unsigned char* dst, Py_ssize_t n) noexcept nogil
+    void alaw_encode_loop(const short* src, unsigned char* dst, Py_ssize_t n) noexcept nogil
+    void ulaw_decode_loop(const unsigned char* src, short* dst, Py_ssize_t n) noexcept nogil
+    void alaw_decode_loop(const unsigned char* src, short* dst, Py_ssize_t n) noexcept nogil
+
+
+cdef void ulaw_decode(const unsigned char* src, short* dst, Py_ssize_t n) noexcept nogil:
+    ulaw_decode_loop(src, dst, n)
+
+
+cdef void alaw_decode(const unsigned char* src, short* dst, Py_ssize_t n) noexcept nogil:
+    alaw_decode_loop(src, dst, n)
+
+
+cdef void ulaw_encode(const short* src, unsigned char* dst, Py_ssize_t n) noexcept nogil:
+    ulaw_encode_loop(src, dst, n)
+
+
+cdef void alaw_encode(const short* src, unsigned char* dst, Py_ssize_t n) noexcept nogil:
+    alaw_encode_loop(src, dst, n)
+
+
+def decode_ulaw(const unsigned char[::1] data not None):
+    """PCMU to linear PCM, int16, one sample for each byte. Any thread; the GIL is released."""
+    cdef Py_ssize_t n = data.shape[0]
+    pcm = np.empty(n, dtype=np.int16)
+    cdef short[::1] out = pcm
+    if n:
+        with nogil:
+            ulaw_decode_loop(&data[0], &out[0], n)
+    return pcm
+
+
+def decode_alaw(const unsigned char[::1] data not None):
+    """PCMA to linear PCM, int16, one sample for each byte. Any thread; the GIL is released."""
+    cdef Py_ssize_t n = data.shape[0]
+    pcm = np.empty(n, dtype=np.int16)
+    cdef short[::1] out = pcm
+    if n:
+        with nogil:
+            alaw_decode_loop(&data[0], &out[0], n)
+    return pcm
+
+
+def encode_ulaw(const short[::1] pcm not None):
+    """Linear PCM (int16, contiguous) to PCMU, one byte for each sample. Any thread; the GIL is released."""
+    cdef Py_ssize_t n = pcm.shape[0]
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, n)
+    cdef unsigned char* dst = <unsigned char*>PyBytes_AS_STRING(out)
+    if n:
+        with nogil:
+            ulaw_encode_loop(&pcm[0], dst, n)
+    return out
+
+
+def encode_alaw(const short[::1] pcm not None):
+    """Linear PCM (int16, contiguous) to PCMA, one byte for each sample. Any thread; the GIL is released."""
+    cdef Py_ssize_t n = pcm.shape[0]
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, n)
+    cdef unsigned char* dst = <unsigned char*>PyBytes_AS_STRING(out)
+    if n:
+        with nogil:
+            alaw_encode_loop(&pcm[0], dst, n)
+    return out

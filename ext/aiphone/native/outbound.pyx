@@ -1,0 +1,201 @@
+"""Playout: ring, gain, resampling, G.711, pacing by the step, RTP; keys; RTCP reports.
+
+The stream never pauses while the call may send: an empty ring is sent as silence, so the peer's jitter buffer and
+any NAT on the way stay as they are. Positions count the queued samples that have left the socket; silence in between
+and samples dropped by a flush do not count.
+"""
+
+from libc.math cimport fabs
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcpy, memmove, memset
+
+from aiphone.native.call cimport (
+    EVENT_PLAYOUT_DRAINED, EVENT_PLAYOUT_STARTED, FRAME, LINE_FRAME, MAX_PTIME, PT_PCMA, CNAME_LEN, Call, Core, emit,
+    mean_square, next_random,
+)
+from aiphone.native.g711 cimport alaw_encode, ulaw_encode
+from aiphone.native.platform cimport (
+    Address, address_is_any, clock_now, count, datagram_send, load_acquire, load_real, load_relaxed, store_real,
+    store_relaxed,
+)
+from aiphone.native.resample cimport resampler_process
+from aiphone.native.ring cimport ring_get, ring_skip_to, ring_used
+from aiphone.native.rtcp cimport RTCP_MAX, RtcpSender, ntp_of, rtcp_write
+from aiphone.native.rtp cimport RTP_HEADER, rtp_write_header
+from aiphone.native.telephone_event cimport EVENT_PAYLOAD, sender_step
+
+cdef double AUDIBLE = 3.1622776601683795e-05    # -45 dBFS as a mean square
+cdef double METER = 0.4                         # weight of the newest frame
+cdef double RTCP_SECONDS = 5.0                  # RFC 3550 section 6.2
+cdef enum:
+    FADE = 128              # 8 ms at 16 kHz: no click, and over within the packet
+    RESAMPLER_TAIL = 3      # silent steps after which the resampler holds nothing but zeros
+
+
+cdef double now_of(Core* core, double fallback) noexcept nogil:
+    return clock_now() if core.wall_minus_now != 0.0 else fallback
+
+
+cdef void send_packet(Core* core, Call* c, int payload_type, uint32_t timestamp, const unsigned char* payload,
+                      int n, bint mark) noexcept nogil:
+    cdef unsigned char packet[RTP_HEADER + MAX_PTIME]
+    cdef Address* to = &c.source if c.learned else &c.stream.remote
+    rtp_write_header(packet, payload_type, mark, c.seq, timestamp, c.ssrc)
+    memcpy(packet + RTP_HEADER, payload, n)
+    c.seq += 1
+    if to.port == 0 or address_is_any(to):
+        return              # nowhere to send (hold in the old way): the counters go on
+    if datagram_send(c.rtp_fd, packet, RTP_HEADER + n, to):
+        count(&c.stats.packets_sent, 1)
+        count(&c.stats.bytes_sent, n)
+    else:
+        count(&c.stats.send_errors, 1)
+
+
+cdef void apply_gain(Call* c, short* pcm) noexcept nogil:
+    # Moves from the old gain to the new over one frame.
+    cdef double target = load_real(&c.gain_target), gain = c.gain, step, x
+    cdef int i
+    if target == 1.0 and gain == 1.0:
+        return
+    step = (target - gain) / FRAME
+    for i in range(FRAME):
+        gain += step
+        x = pcm[i] * gain
+        pcm[i] = 32767 if x > 32767.0 else (-32768 if x < -32768.0 else <short>x)
+    c.gain = target
+
+
+cdef int take(Call* c, short* pcm, bint* flushed) noexcept nogil:
+    # The next samples of the ring, the rest of the frame is silence.
+    cdef int64_t flush_to = load_acquire(&c.flush_to), head = load_relaxed(&c.playout.head)
+    cdef int n, i
+    flushed[0] = flush_to > head
+    if flushed[0]:
+        n = <int>ring_get(&c.playout, pcm, min(<int64_t>FADE, flush_to - head))
+        for i in range(n):
+            pcm[i] = <short>(pcm[i] * (n - i) // (n + 1))
+        ring_skip_to(&c.playout, flush_to)
+    else:
+        n = <int>ring_get(&c.playout, pcm, FRAME)
+    if n < FRAME:
+        memset(pcm + n, 0, (FRAME - n) * sizeof(short))
+    return n
+
+
+cdef void next_frame(Call* c, bint muted) noexcept nogil:
+    # Appends one frame to c.coded and notes what is to be reported once it has left.
+    cdef short pcm[FRAME]
+    cdef short line[2 * LINE_FRAME]
+    cdef bint flushed = False
+    cdef int n = 0
+    cdef double power
+    if muted:
+        memset(pcm, 0, sizeof(pcm))
+    else:
+        n = take(c, pcm, &flushed)
+    if n == 0:
+        c.idle += 1
+        if c.idle > RESAMPLER_TAIL:
+            c.gain = load_real(&c.gain_target)
+            store_real(&c.stats.power_out, c.stats.power_out * (1.0 - METER))
+            memset(c.coded + c.coded_len, 0xd5 if c.stream.payload_type == PT_PCMA else 0xff, LINE_FRAME)
+            c.coded_len += LINE_FRAME
+            return
+    else:
+        if c.idle:
+            c.mark = True
+        c.idle = 0
+        apply_gain(c, pcm)
+    power = mean_square(pcm, FRAME)
+    store_real(&c.stats.power_out, c.stats.power_out + METER * (power - c.stats.power_out))
+    if n:
+        if not c.sounding and power > AUDIBLE:
+            c.sounding = True
+            c.started_pending = True
+            c.started_position = c.taken
+        c.taken += n
+        if flushed or ring_used(&c.playout) == 0:
+            c.drained_pending = True
+            c.sounding = False
+    n = resampler_process(c.down, pcm, FRAME, line, 2 * LINE_FRAME)
+    if n > 0:
+        if c.stream.payload_type == PT_PCMA:
+            alaw_encode(line, c.coded + c.coded_len, n)
+        else:
+            ulaw_encode(line, c.coded + c.coded_len, n)
+        c.coded_len += n
+
+
+cdef void report_playout(Core* core, Call* c, double at) noexcept nogil:
+    store_relaxed(&c.played, c.taken)
+    if c.started_pending:
+        c.started_pending = False
+        emit(core, c, EVENT_PLAYOUT_STARTED, c.started_position, at, 0.0)
+    if c.drained_pending:
+        c.drained_pending = False
+        emit(core, c, EVENT_PLAYOUT_DRAINED, c.taken, at, 0.0)
+
+
+cdef bint outbound_step(Core* core, Call* c, int64_t tick, double due) noexcept nogil:
+    cdef unsigned char event[EVENT_PAYLOAD]
+    cdef bint first = False, sent = False
+    cdef int key = -1, ptime = c.stream.ptime
+    if c.last_tick >= 0 and tick > c.last_tick + 1:
+        c.timestamp += <uint32_t>((tick - c.last_tick - 1) * LINE_FRAME)
+        c.mark = True
+    c.last_tick = tick
+    if not c.stream.send:
+        c.coded_len = 0
+        c.timestamp += LINE_FRAME
+        c.mark = True
+        return False
+    if c.coded_len == 0 and c.stream.key_type >= 0:
+        key = sender_step(&c.keys_out, c.timestamp, LINE_FRAME, event, &first)
+    if key == 1:
+        send_packet(core, c, c.stream.key_type, c.keys_out.timestamp, event, EVENT_PAYLOAD, first)
+        c.timestamp += LINE_FRAME
+        c.mark = True
+        return True
+    next_frame(c, key == 0)
+    while c.coded_len >= ptime:
+        send_packet(core, c, c.stream.payload_type, c.timestamp, c.coded, ptime, c.mark)
+        c.mark = False
+        c.timestamp += ptime
+        c.coded_len -= ptime
+        if c.coded_len:
+            memmove(c.coded, c.coded + ptime, c.coded_len)
+        sent = True
+    if sent and (c.started_pending or c.drained_pending or c.played != c.taken):
+        report_playout(core, c, now_of(core, due))
+    return sent
+
+
+cdef void outbound_rtcp(Core* core, Call* c, double now, bint bye) noexcept nogil:
+    cdef unsigned char packet[RTCP_MAX]
+    cdef RtcpSender s
+    cdef Address to
+    cdef int n, fd = c.rtcp_fd
+    cdef double spread = next_random(&c.noise_seed) / 4294967296.0
+    # Section 6.3.1: between half and one and a half of the interval, with its compensation.
+    c.next_rtcp = now + RTCP_SECONDS * (0.5 + spread) / 1.21828
+    s.ssrc = c.ssrc
+    s.ntp = ntp_of(now + core.ntp_minus_now)
+    s.timestamp = c.timestamp
+    s.packets = <uint32_t>c.stats.packets_sent
+    s.octets = <uint32_t>c.stats.bytes_sent
+    s.sent = c.stats.packets_sent != c.sent_at_report
+    c.sent_at_report = c.stats.packets_sent
+    s.last_sr = c.last_sr
+    s.delay = <uint32_t>((now - c.last_sr_at) * 65536.0) if c.last_sr else 0
+    n = rtcp_write(packet, &s, &c.rtp, c.cname, CNAME_LEN, bye)
+    if c.stream.rtcp_mux:
+        fd = c.rtp_fd
+        to = c.source if c.learned else c.stream.remote
+    elif c.rtcp_source.family:
+        to = c.rtcp_source
+    else:
+        to = c.stream.remote_rtcp
+    if to.port == 0 or address_is_any(&to) or fd < 0:
+        return
+    datagram_send(fd, packet, n, &to)

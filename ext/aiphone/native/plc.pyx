@@ -1,0 +1,282 @@
+"""Packet loss concealment after ITU-T G.711 Appendix I.
+
+While frames arrive they are kept as history. When one is missing, the pitch period of the last 20 ms is found and
+the last period is repeated; after 10 ms two periods are, after 20 ms three, so that a long gap does not buzz. Each
+seam is smoothed over a quarter of a period. The first 10 ms play at full level, then the level falls by 20 % every
+10 ms: nothing is left after 60 ms. The first good frame is blended with the continued repetition, longer the longer
+the gap was.
+
+The seam where the repetition begins lies before the gap, in audio that would have been played already. Therefore the
+output lags the input by 3.75 ms (30 samples at 8 kHz), always, also when nothing is lost.
+
+All state moves in samples, not in frames: frames may have any length, and a gap sounds the same whether it is
+concealed 10, 20 or 60 ms at a time.
+"""
+
+import numpy as np
+
+from aiphone.errors import MediaError
+
+from libc.math cimport lrintf, sqrt
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memmove, memset
+
+cdef enum:
+    GAP_STEPS = 6         # steps of 10 ms until silence
+    MERGE_PERCENT = 40    # the blend on recovery grows by 4 ms for each further 10 ms of gap
+
+cdef float FADE = 0.2     # of full level, for each step after the first
+cdef float POWER_FLOOR = 250.0   # energy of 80 samples below which a correlation says nothing
+
+
+cdef Plc* plc_new(int rate) noexcept nogil:
+    cdef Plc* p
+    if rate != 8000 and rate != 16000:
+        return NULL
+    p = <Plc*>calloc(1, sizeof(Plc))
+    if p == NULL:
+        return NULL
+    p.rate = rate
+    p.step = rate // 100
+    p.lag_min = p.step // 2
+    p.lag_max = p.step + p.step // 2
+    p.delay = p.lag_max // 4
+    p.history_len = 3 * p.lag_max + p.delay
+    return p
+
+
+cdef void plc_free(Plc* p) noexcept nogil:
+    free(p)
+
+
+cdef void plc_reset(Plc* p) noexcept nogil:
+    p.erased = 0
+    memset(p.history, 0, sizeof(p.history))
+
+
+cdef inline short to_int16(float x) noexcept nogil:
+    if x > 32767.0:
+        return 32767
+    if x < -32768.0:
+        return -32768
+    return <short>lrintf(x)
+
+
+cdef void remember(Plc* p, short* pcm, int n) noexcept nogil:
+    # pcm joins the history; what leaves it, `delay` samples late, takes its place in pcm.
+    cdef int length = p.history_len, delay = p.delay, i
+    cdef short held[PLC_OVERLAP_MAX]
+    cdef short* end = p.history + length
+    memcpy(held, end - delay, delay * sizeof(short))
+    if n >= length:
+        memcpy(p.history, pcm + n - length, length * sizeof(short))
+    else:
+        memmove(p.history, p.history + n, (length - n) * sizeof(short))
+        memcpy(end - n, pcm, n * sizeof(short))
+    if n >= delay:
+        memmove(pcm + delay, pcm, (n - delay) * sizeof(short))
+        memcpy(pcm, held, delay * sizeof(short))
+    else:
+        memcpy(pcm, held, n * sizeof(short))
+
+
+cdef int best_lag(const Plc* p, int low, int high, int stride) noexcept nogil:
+    # The lag with the largest normalised cross-correlation of the last 20 ms with what came before; only every
+    # stride-th lag and sample is looked at.
+    cdef int window = 2 * p.step, best = high, lag = high, i
+    cdef const float* recent = p.pitch + p.history_len - window
+    cdef const float* past
+    cdef float correlation, energy, score, best_score = -1e30
+    cdef float floor = POWER_FLOOR * window / stride / 80
+    while lag >= low:
+        past = recent - lag
+        correlation = 0.0
+        energy = 0.0
+        i = 0
+        while i < window:
+            correlation += recent[i] * past[i]
+            energy += past[i] * past[i]
+            i += stride
+        score = correlation / <float>sqrt(energy if energy > floor else floor)
+        if score > best_score:
+            best_score = score
+            best = lag
+        lag -= stride
+    return best
+
+
+cdef int find_lag(const Plc* p) noexcept nogil:
+    # Every second lag and sample first (every fourth at 16 kHz), then all of those next to the best.
+    cdef int stride = p.step // 40
+    cdef int near = best_lag(p, p.lag_min, p.lag_max, stride)
+    return best_lag(p, max(near - stride + 1, p.lag_min), min(near + stride - 1, p.lag_max), 1)
+
+
+cdef void smooth_seam(Plc* p) noexcept nogil:
+    # The repeated stretch must run from its end into its own beginning: fade its last quarter period into the one
+    # that precedes its start.
+    cdef int i
+    cdef float weight
+    cdef float* tail = p.pitch + p.history_len - p.overlap
+    cdef const float* lead = tail - p.periods * p.lag
+    for i in range(p.overlap):
+        weight = <float>(i + 1) / p.overlap
+        tail[i] = p.seam[i] * (1.0 - weight) + lead[i] * weight
+
+
+cdef void repeat_pitch(Plc* p, float* dst, int n) noexcept nogil:
+    # The next n samples of the repetition, at full level.
+    cdef int length = p.periods * p.lag, i
+    cdef const float* start = p.pitch + p.history_len - length
+    for i in range(n):
+        dst[i] = start[p.offset]
+        p.offset += 1
+        if p.offset == length:
+            p.offset = 0
+
+
+cdef void begin_gap(Plc* p) noexcept nogil:
+    cdef int i
+    cdef short* end = p.history + p.history_len
+    for i in range(p.history_len):
+        p.pitch[i] = p.history[i]
+    p.lag = find_lag(p)
+    p.overlap = p.lag // 4
+    p.periods = 1
+    p.offset = 0
+    memcpy(p.seam, p.pitch + p.history_len - p.overlap, p.overlap * sizeof(float))
+    smooth_seam(p)
+    # The smoothed quarter has not been played yet, thanks to the delay.
+    for i in range(p.overlap):
+        end[i - p.overlap] = to_int16(p.pitch[p.history_len - p.overlap + i])
+
+
+cdef void add_period(Plc* p) noexcept nogil:
+    # One more period joins the repetition; the old one's next samples are kept, to fade out of.
+    cdef int before = p.offset
+    repeat_pitch(p, p.blend, p.overlap)
+    p.offset = before % p.lag   # same phase, in the oldest period: the longer pattern is heard from its start
+    p.periods += 1
+    smooth_seam(p)
+
+
+cdef inline float level(const Plc* p, int at) noexcept nogil:
+    # Level of the sample `at` samples into the gap.
+    cdef float fallen
+    if at < p.step:
+        return 1.0
+    fallen = FADE * (at - p.step) / p.step
+    return 1.0 - fallen if fallen < 1.0 else 0.0
+
+
+cdef void repeat_faded(Plc* p, float* dst, int n) noexcept nogil:
+    # The next n samples of the concealment; n does not reach beyond the present step of 10 ms.
+    cdef int at = p.erased % p.step, i
+    cdef float weight
+    cdef bint blending = p.periods > 1 and p.erased < 3 * p.step
+    repeat_pitch(p, dst, n)
+    for i in range(n):
+        if blending and at + i < p.overlap:
+            weight = <float>(at + i + 1) / p.overlap
+            dst[i] = p.blend[at + i] * (1.0 - weight) + dst[i] * weight
+        dst[i] *= level(p, p.erased + i)
+
+
+cdef void plc_conceal(Plc* p, short* dst, int n) noexcept nogil:
+    cdef int done = 0, chunk, i, gap = GAP_STEPS * p.step
+    cdef float synthetic[PLC_STEP_MAX]
+    if n <= 0:
+        return
+    if p.erased == 0:
+        begin_gap(p)
+    while done < n:
+        if p.erased == gap:
+            # Silence from here on. The counter stays where it is, so that a gap may last for ever.
+            memset(dst + done, 0, (n - done) * sizeof(short))
+            break
+        if p.erased == p.step or p.erased == 2 * p.step:
+            add_period(p)
+        chunk = p.step - p.erased % p.step
+        if chunk > n - done:
+            chunk = n - done
+        repeat_faded(p, synthetic, chunk)
+        for i in range(chunk):
+            dst[done + i] = to_int16(synthetic[i])
+        p.erased += chunk
+        done += chunk
+    remember(p, dst, n)
+
+
+cdef void merge(Plc* p, short* pcm, int n) noexcept nogil:
+    # Blend the repetition, as it would have gone on, into the first good frame.
+    cdef int steps = (p.erased + p.step - 1) // p.step, length, i
+    cdef float synthetic[PLC_STEP_MAX]
+    cdef float weight
+    length = p.overlap + (steps - 1) * (p.step * MERGE_PERCENT // 100)
+    length = min(length, p.step, n)
+    memset(synthetic, 0, sizeof(synthetic))
+    if p.erased < GAP_STEPS * p.step:
+        repeat_pitch(p, synthetic, length)
+    for i in range(length):
+        weight = <float>(i + 1) / (length + 1)
+        pcm[i] = to_int16(synthetic[i] * level(p, p.erased + i) * (1.0 - weight) + pcm[i] * weight)
+
+
+cdef void plc_good(Plc* p, short* pcm, int n) noexcept nogil:
+    if n <= 0:
+        return
+    if p.erased > 0:
+        merge(p, pcm, n)
+        p.erased = 0
+    remember(p, pcm, n)
+
+
+cdef class Concealer:
+    """Conceals lost frames in a stream of int16 mono PCM. ``rate`` is 8000 or 16000 Hz, else MediaError.
+
+    One thread at a time; the GIL is released while it works.
+    """
+
+    cdef Plc* _plc
+    cdef readonly int rate
+
+    def __cinit__(self, int rate):
+        self.rate = rate
+        self._plc = plc_new(rate)
+        if self._plc == NULL:
+            raise MediaError(f"packet loss concealment does not work at {rate} Hz: use 8000 or 16000")
+
+    def __dealloc__(self):
+        plc_free(self._plc)
+
+    @property
+    def delay(self):
+        """How much the output lags the input, in samples (3.75 ms)."""
+        return self._plc.delay
+
+    def good(self, const short[::1] pcm not None):
+        """A frame that arrived; returns as many samples, ``delay`` late."""
+        out = np.array(pcm, dtype=np.int16)
+        cdef short[::1] view = out
+        cdef Py_ssize_t n = view.shape[0]
+        if n > 0x7FFFFFFF:
+            raise MediaError(f"a frame of {n} samples is too long: hand it over in parts")
+        if n:
+            with nogil:
+                plc_good(self._plc, &view[0], <int>n)
+        return out
+
+    def conceal(self, int n):
+        """A frame of ``n`` samples that did not arrive; returns what to play instead."""
+        if n < 0:
+            raise MediaError(f"a frame cannot have {n} samples")
+        out = np.empty(n, dtype=np.int16)
+        cdef short[::1] view = out
+        if n:
+            with nogil:
+                plc_conceal(self._plc, &view[0], n)
+        return out
+
+    def reset(self):
+        """Forget the stream so far."""
+        plc_reset(self._plc)

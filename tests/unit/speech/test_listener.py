@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from aiphone.errors import MediaError
+from aiphone.events import Event, Pcm, Stage, VoiceStarted, VoiceStopped, WorkFailed
+from aiphone.speech.listener import Listener
+
+TIMEOUT = 10.0
+
+
+@dataclass
+class Frames:
+    pcm: Pcm
+    arrival: npt.NDArray[np.float64]
+    flags: npt.NDArray[np.uint8]
+
+
+class Call:
+    """A call that is fed by the test."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[int, float, int]] = []
+        self.reads = 0
+        self.broken = False
+        self._count = 0
+
+    def feed(self, count: int, amplitude: int, flag: int = 0) -> None:
+        for _ in range(count):
+            self.frames.append((amplitude, self._count * 0.02, flag))
+            self._count += 1
+
+    def read(self, max_frames: int) -> Frames:
+        self.reads += 1
+        if self.broken:
+            raise MediaError("the call is closed")
+        taken, self.frames = self.frames[:max_frames], self.frames[max_frames:]
+        pcm = np.array([[amplitude] * 320 for amplitude, _, _ in taken], np.int16).reshape(-1, 320)
+        return Frames(
+            pcm, np.array([at for _, at, _ in taken]), np.array([flag for *_, flag in taken], np.uint8)
+        )
+
+
+class Engine:
+    """Lets the listener make a round when the test says so, and says when it is back for the next one."""
+
+    def __init__(self) -> None:
+        self._rounds: queue.Queue[bool] = queue.Queue()
+        self._waiting = threading.Semaphore(0)
+        self._closed = False
+
+    def wait_frames(self, timeout: float) -> bool:
+        self._waiting.release()
+        return self._closed or self._rounds.get()
+
+    def round(self) -> None:
+        """One full round: returns when the listener has done it and waits again."""
+        assert self._waiting.acquire(timeout=TIMEOUT)
+        self._rounds.put(True)
+        assert self._waiting.acquire(timeout=TIMEOUT)
+        self._waiting.release()
+
+    def close(self) -> None:
+        self._closed = True
+        self._rounds.put(False)
+
+
+class LoudnessVad:
+    """Says voice where there is sound; counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.fail = False
+
+    def new_state(self) -> object:
+        return _State()
+
+    def probabilities(
+        self, windows: npt.NDArray[np.float32], states: Sequence[object]
+    ) -> npt.NDArray[np.float32]:
+        self.batches.append(len(states))
+        if self.fail:
+            raise RuntimeError("the network is broken")
+        return (np.abs(windows).max(axis=1) > 0.01).astype(np.float32)
+
+
+class _State:
+    def reset(self) -> None:
+        pass
+
+
+@dataclass
+class Bench:
+    engine: Engine
+    vad: LoudnessVad
+    events: list[Event]
+    listener: Listener
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    engine, vad, events = Engine(), LoudnessVad(), []
+    listener = Listener(engine, vad, events.append)
+    listener.start()
+    yield Bench(engine, vad, events, listener)
+    engine.close()
+    listener.stop()
+
+
+def test_a_voice_is_posted_with_its_audio(bench: Bench) -> None:
+    call = Call()
+    bench.listener.attach("c1", call)
+    call.feed(20, 0)
+    call.feed(30, 3000)
+    call.feed(20, 0)
+    bench.engine.round()
+    bench.engine.round()
+    started, stopped = bench.events
+    assert started == VoiceStarted("c1", pytest.approx(20 * 0.02))
+    assert isinstance(stopped, VoiceStopped)
+    assert stopped.at == pytest.approx(49 * 0.02)
+    assert stopped.pcm.dtype == np.int16
+    assert np.count_nonzero(stopped.pcm) == 30 * 320
+    assert not stopped.pcm[:3840].any()
+    assert stopped.pcm[3840]
+
+
+def test_frames_without_a_packet_are_silence(bench: Bench) -> None:
+    call = Call()
+    bench.listener.attach("c1", call)
+    call.feed(60, 3000, flag=1)
+    bench.engine.round()
+    assert bench.events == []
+
+
+def test_calls_share_a_batch_and_silent_ones_cost_nothing(bench: Bench) -> None:
+    calls = {f"c{i}": Call() for i in range(4)}
+    for name, call in calls.items():
+        bench.listener.attach(name, call)
+        call.feed(16, 3000 if name != "c3" else 0)
+    bench.engine.round()
+    bench.engine.round()
+    assert max(bench.vad.batches) == 3
+    assert {event.call_id for event in bench.events} == {"c0", "c1", "c2"}
+
+
+def test_after_detach_a_call_is_not_read(bench: Bench) -> None:
+    first, second = Call(), Call()
+    bench.listener.attach("c1", first)
+    bench.listener.attach("c2", second)
+    bench.engine.round()
+    bench.listener.detach("c1")
+    reads = first.reads
+    bench.engine.round()
+    assert first.reads == reads
+    assert second.reads > 1
+    assert bench.listener.calls == 1
+
+
+def test_a_call_that_cannot_be_read_is_left_alone(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    broken, good = Call(), Call()
+    broken.broken = True
+    bench.listener.attach("c1", broken)
+    bench.listener.attach("c2", good)
+    good.feed(20, 3000)
+    bench.engine.round()
+    bench.engine.round()
+    assert VoiceStarted("c2", pytest.approx(0.0)) in bench.events
+    assert bench.listener.calls == 1
+    assert "c1" in caplog.text
+
+
+def test_a_broken_network_is_told_once_and_the_rest_goes_on(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = Call()
+    bench.listener.attach("c1", call)
+    bench.vad.fail = True
+    for _ in range(3):
+        call.feed(8, 3000)
+        bench.engine.round()
+    failures = [event for event in bench.events if isinstance(event, WorkFailed)]
+    assert [(event.call_id, event.stage) for event in failures] == [("c1", Stage.TRANSCRIBE)]
+    assert "broken" in failures[0].reason
+    bench.vad.fail = False
+    call.feed(40, 3000)
+    call.feed(20, 0)
+    for _ in range(4):
+        bench.engine.round()
+    assert [type(event) for event in bench.events[1:]] == [VoiceStarted, VoiceStopped]
+    assert "listening failed" in caplog.text
+
+
+def test_stop_without_start_or_calls() -> None:
+    listener = Listener(Engine(), LoudnessVad(), print)
+    listener.stop()
+    listener = Listener(Engine(), LoudnessVad(), print)
+    listener.start()
+    listener.stop()
