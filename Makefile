@@ -89,7 +89,7 @@ $(STAMPS)/test-system: tools/system_packages.py | $(STAMPS)/venv
 
 $(STAMPS)/extensions: $(NATIVE_SOURCES) $(STAMPS)/packages
 	@echo "compiling the extensions ..."
-	@$(BIN)/python setup.py -q build_ext --inplace --parallel $$($(BIN)/python -c 'import os; print(os.cpu_count() or 1)')
+	@$(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
 $(STAMPS)/console: pyproject.toml setup.py $(STAMPS)/packages

@@ -69,4 +69,5 @@ setup(
     packages=[*find_packages(include=["aiphone", "aiphone.*"]), "aiphone.web"],
     package_dir={"aiphone.web": "web"},
     ext_modules=extensions(),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )

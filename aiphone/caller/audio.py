@@ -25,9 +25,7 @@ def read_wav(path: Path | str) -> tuple[Pcm, int]:
             data = file.readframes(frames)
     except (OSError, EOFError, wave.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MediaError(
-            f"cannot read {str(path)!r} as a WAV file ({reason}): give a PCM WAV file"
-        ) from error
+        raise MediaError(f"cannot read {str(path)!r} as a WAV file ({reason}): give a PCM WAV file") from error
     data = data[: len(data) // (width * channels) * width * channels]
     if width == 1:
         samples = (np.frombuffer(data, np.uint8).astype(np.int32) - 128) << 8
@@ -35,9 +33,7 @@ def read_wav(path: Path | str) -> tuple[Pcm, int]:
         triples = np.frombuffer(data, np.uint8).reshape(-1, 3)
         samples = triples[:, 1].astype(np.int32) | triples[:, 2].astype(np.int8).astype(np.int32) << 8
     else:
-        samples = np.frombuffer(data, "<i2" if width == 2 else "<i4").astype(np.int32) >> (
-            0 if width == 2 else 16
-        )
+        samples = np.frombuffer(data, "<i2" if width == 2 else "<i4").astype(np.int32) >> (0 if width == 2 else 16)
     mono = samples.reshape(-1, channels).mean(axis=1)
     return np.round(mono).astype(np.int16), rate
 

@@ -158,9 +158,7 @@ class Call(Leg):
         async with asyncio.timeout(timeout):
             return await result
 
-    async def reinvite(
-        self, body: bytes | None = None, *, direction: sdp.Direction | None = None
-    ) -> Response:
+    async def reinvite(self, body: bytes | None = None, *, direction: sdp.Direction | None = None) -> Response:
         """Offer anew: our description with another direction (hold is SENDONLY), or any body."""
         self._version += 1
         if body is None:
@@ -274,9 +272,7 @@ class Call(Leg):
 
     def answer_to(self, offer: bytes) -> bytes | None:
         """Our answer to an offer; None when no codec is common."""
-        return sdp.answer(
-            offer, self._endpoint.local[0], self.session.port, self._codecs, version=self._version
-        )
+        return sdp.answer(offer, self._endpoint.local[0], self.session.port, self._codecs, version=self._version)
 
     def _use_remote(self, body: bytes) -> None:
         """Send to where the other side wants to hear us, in its first codec."""

@@ -117,9 +117,7 @@ class Caller:
         """Our own address: who calls it, reaches ``incoming``."""
         return f"sip:{self._user}@{join_host_port(*self.endpoint.local)}"
 
-    async def call(
-        self, uri: str, *, timeout: float = 30.0, options: CallOptions | None = None
-    ) -> OutgoingCall:
+    async def call(self, uri: str, *, timeout: float = 30.0, options: CallOptions | None = None) -> OutgoingCall:
         """Call and wait for the answer. CallFailedError when it is refused or not answered in time."""
         call = self.invite(uri, options=options)
         await call.wait_answered(timeout)
@@ -171,9 +169,7 @@ class Caller:
         if found and self._credentials:
             challenge, header = found
             value = digest.authorization(challenge, self._credentials, method, uri)
-            response = await self._request_once(
-                dialog, method, body, [*headers, (header, value)], edit, timeout
-            )
+            response = await self._request_once(dialog, method, body, [*headers, (header, value)], edit, timeout)
         return response
 
     def send_raw(self, data: bytes, uri: str) -> None:

@@ -130,9 +130,7 @@ def _fields(value: str) -> dict[str, str] | None:
     return parse_parameters(split_outside_quotes(rest, ",")) if scheme.lower() == "digest" else None
 
 
-def _response(
-    challenge: Challenge, account: Credentials, method: str, uri: str, count: str, cnonce: str
-) -> str:
+def _response(challenge: Challenge, account: Credentials, method: str, uri: str, count: str, cnonce: str) -> str:
     make = HASHES[challenge.algorithm.removesuffix("-SESS")]
 
     def digest(*parts: str) -> str:

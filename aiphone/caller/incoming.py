@@ -78,9 +78,7 @@ class IncomingCall(Call):
             self._respond_to_invite(487, "", b"", ())
             self._end("cancelled")
 
-    def _respond_to_invite(
-        self, status: int, reason: str, body: bytes, headers: Sequence[tuple[str, str]]
-    ) -> None:
+    def _respond_to_invite(self, status: int, reason: str, body: bytes, headers: Sequence[tuple[str, str]]) -> None:
         response = self._server.request.response(status, reason, to_tag=self.dialog.local_tag)
         if status < 300:
             response.add("Contact", self.dialog.contact)

@@ -105,9 +105,7 @@ class Leg:
         first = await self._first_voiced(after, begun + timeout)
         if first is None:
             why = "the call ended" if not self._media_open else f"nothing audible came within {timeout:g} s"
-            raise NoReplyError(
-                f"there was no reply: {why}; listen to the call's recording and read the server's log"
-            )
+            raise NoReplyError(f"there was no reply: {why}; listen to the call's recording and read the server's log")
         last, index = first, 0
         while True:
             packets = self.session.received
@@ -133,9 +131,7 @@ class Leg:
                 return arrived
             left = end - self._clock.now()
             if left <= 0 or not self._media_open:
-                raise NoReplyError(
-                    f"no RTP came within {timeout:g} s: check the address and port in the answer's SDP"
-                )
+                raise NoReplyError(f"no RTP came within {timeout:g} s: check the address and port in the answer's SDP")
             await self._wait_change(left, seen)
 
     async def wait_digits(self, count: int, timeout: float = 5.0) -> str:

@@ -120,12 +120,14 @@ class RtpSession:
         event_type: int | None,
         names: dict[int, str],
     ) -> None:
-        """What offer and answer settled on; without ``remote`` nothing is sent (the call is on hold). ``names`` says what the payload types that we receive mean."""
+        """What offer and answer settled on; without ``remote`` nothing is sent (the call is on hold).
+
+        ``names`` says what the payload types that we receive mean.
+        """
         with self._lock:
             if codec != self._codec:
                 self._queue = deque(
-                    (_transcode(frame, self._codec, codec) if frame else None, played)
-                    for frame, played in self._queue
+                    (_transcode(frame, self._codec, codec) if frame else None, played) for frame, played in self._queue
                 )
             self._remote, self._codec, self._payload_type, self._event_type = (
                 remote,

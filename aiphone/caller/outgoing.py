@@ -44,9 +44,7 @@ class OutgoingCall(Call):
         credentials: digest.Credentials | None,
         options: CallOptions,
     ) -> None:
-        super().__init__(
-            endpoint, dialog, session, media, clock, codecs=codecs, on_ended=on_ended, edit=options.edit
-        )
+        super().__init__(endpoint, dialog, session, media, clock, codecs=codecs, on_ended=on_ended, edit=options.edit)
         self._options = options
         self._credentials = credentials
         self._client: ClientTransaction | None = None
@@ -158,9 +156,7 @@ class OutgoingCall(Call):
             return
         self._authorised = True
         challenge, header = found
-        self._send_invite(
-            [(header, digest.authorization(challenge, self._credentials, "INVITE", self.dialog.target))]
-        )
+        self._send_invite([(header, digest.authorization(challenge, self._credentials, "INVITE", self.dialog.target))])
 
     def _send_bye(self) -> None:
         bye = self.dialog.request("BYE", self._endpoint.new_via())

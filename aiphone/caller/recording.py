@@ -103,7 +103,7 @@ def build(received: Sequence[Received]) -> Recording:
     for packet, position in zip(packets, positions, strict=True):
         samples = decode(packet.codec, packet.packet.payload)
         pcm[position : position + len(samples)] = samples
-    return Recording(pcm, started_at - origin / RATE, packets, positions)
+    return Recording(pcm, started_at + origin / RATE, packets, positions)
 
 
 def side_by_side(sent: Sequence[Sent], heard: Recording) -> Pcm:

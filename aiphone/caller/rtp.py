@@ -75,9 +75,7 @@ class TelephoneEvent:
 
     def pack(self) -> bytes:
         """The four bytes."""
-        return struct.pack(
-            "!BBH", self.event, (0x80 if self.end else 0) | self.volume, min(self.duration, 0xFFFF)
-        )
+        return struct.pack("!BBH", self.event, (0x80 if self.end else 0) | self.volume, min(self.duration, 0xFFFF))
 
     @classmethod
     def parse(cls, payload: bytes) -> TelephoneEvent | None:

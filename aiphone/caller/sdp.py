@@ -113,9 +113,7 @@ def parse(text: str | bytes) -> list[Media]:
 
 def audio(text: str | bytes) -> Media | None:
     """The first audio section over RTP that is not refused (port 0)."""
-    return next(
-        (m for m in parse(text) if m.kind == "audio" and m.port and m.protocol.startswith("RTP/")), None
-    )
+    return next((m for m in parse(text) if m.kind == "audio" and m.port and m.protocol.startswith("RTP/")), None)
 
 
 def describe(
@@ -152,9 +150,7 @@ def describe(
     return "\r\n".join([*lines, ""]).encode()
 
 
-def answer(
-    offer: str | bytes, host: str, port: int, supported: Sequence[str], *, version: int = 1
-) -> bytes | None:
+def answer(offer: str | bytes, host: str, port: int, supported: Sequence[str], *, version: int = 1) -> bytes | None:
     """The answer of a plain phone: first audio section taken, all others refused; None when no codec is common."""
     sections = parse(offer)
     chosen = audio(offer)

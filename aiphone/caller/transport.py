@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from aiphone.caller.scenario import Scenario
 from aiphone.errors import NetworkError
@@ -46,9 +46,7 @@ class UdpTransport(asyncio.DatagramProtocol):
         self._socket: asyncio.DatagramTransport | None = None
 
     @classmethod
-    async def open(
-        cls, host: str, port: int, receive: Receive, scenario: Scenario | None = None
-    ) -> UdpTransport:
+    async def open(cls, host: str, port: int, receive: Receive, scenario: Scenario | None = None) -> UdpTransport:
         """Bind; port 0 lets the system choose. NetworkError when the address cannot be had."""
         try:
             _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -76,8 +74,8 @@ class UdpTransport(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._socket = transport
+        # Not isinstance: asyncio's own datagram transport does not derive from the class in 3.11.
+        self._socket = cast(asyncio.DatagramTransport, transport)
         self.local = transport.get_extra_info("sockname")[:2]
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
@@ -98,6 +96,4 @@ def resolve(host: str, port: int) -> Address:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][4][:2]  # type: ignore[return-value]
     except OSError as error:
-        raise NetworkError(
-            f"the host {host!r} cannot be found ({error.strerror or error}): check its name"
-        ) from error
+        raise NetworkError(f"the host {host!r} cannot be found ({error.strerror or error}): check its name") from error

@@ -47,7 +47,7 @@ from aiphone.store.transcript_file import TranscriptFile
 
 log = logging.getLogger(__name__)
 
-Post = Callable[[ev.Event], object]
+Post = Callable[[ev.Event], None]
 Step = Callable[[str], None]
 """Told of each thing that is being loaded, for people who wait."""
 
@@ -80,7 +80,7 @@ def load_models(settings: Settings, persona: Persona, greetings: set[str], post:
     store = ModelStore(Path(settings.models_dir))
     whisper_path = resolve_whisper(settings.model_whisper, store)
     llama_path = resolve_llm(settings.model_llama, store)
-    vad_path = resolve_onnx("silero-vad", "vad", store)
+    vad_path = resolve_onnx("silero", "vad", store)
     with contextlib.ExitStack() as undo:
         step(f"speech to text: {whisper_path.name}")
         recogniser = SpeechToText(
@@ -165,7 +165,7 @@ class Phone:
     def load(self, step: Step) -> None:
         """Load the models. Any thread."""
         greetings = {p.fill(p.greeting) for p in (self.persona, *self.by_line.values())}
-        self.models = load_models(self.settings, self.persona, greetings, self.mailbox.post, step)
+        self.models = load_models(self.settings, self.persona, greetings, self._post, step)
 
     def start(self) -> None:
         """Take calls from now on. Raises ``NetworkError`` or ``SipError`` when the ports are not to be had."""
@@ -182,9 +182,9 @@ class Phone:
         self.engine = MediaEngine(settings.max_calls, rtp_timeout=settings.rtp_timeout)
         self.engine.start()
         self.loop.add_reader(self.engine.fileno(), self._engine_events)
-        self.listener = Listener(self.engine, self.models.vad, self.mailbox.post)
+        self.listener = Listener(self.engine, self.models.vad, self._post)
         self.listener.start()
-        self.sip = SipAgent(sip_settings(settings, host), ports, self.mailbox.post, self.clock)
+        self.sip = SipAgent(sip_settings(settings, host), ports, self._post, self.clock)
         self.sip.start()
         self.switchboard = Switchboard(
             Stages(
@@ -208,6 +208,10 @@ class Phone:
                 self.sip.add_line(line_config(line))
 
     # ----------------------------------------------------------------------------------------- events
+
+    def _post(self, event: ev.Event | ev.LineChanged) -> None:
+        """How every worker thread reaches this one."""
+        self.mailbox.post(event)
 
     def _wake(self) -> None:
         # A worker may post its last event after the loop was closed; nobody waits for it then.

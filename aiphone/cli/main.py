@@ -57,14 +57,18 @@ def _command(name: str, arguments: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog=PROGRAM)
     subparsers = parser.add_subparsers(required=True)
-    add: dict[str, Callable[..., None]] = {
+    add: dict[str, Callable[..., object]] = {
         "models": models.add_arguments,
         "sessions": sessions.add_arguments,
         "doctor": doctor.add_arguments,
     }
-    run: dict[str, Callable[..., int]] = {"models": models.run, "sessions": sessions.run, "doctor": doctor.run}
     add[name](subparsers)
+    if name == "doctor":
+        # The doctor looks at the system that these flags describe.
+        own, flags = parser.parse_known_args([name, *arguments])
+        return doctor.run(read_settings(flags), call=not own.no_call)
     args = parser.parse_args([name, *arguments])
-    if not hasattr(args, "models_dir"):
+    if name == "models":
         args.models_dir = default_models_dir(os.environ)
-    return run[name](args)
+        return models.run(args)
+    return sessions.run(args)

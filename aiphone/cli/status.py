@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from aiphone import __version__
@@ -44,7 +45,7 @@ class StatusReport:
             "models": {
                 "whisper": {"file": phone.models.whisper_path.name, **phone.models.recogniser.status()},
                 "llm": {"file": phone.models.llama_path.name, **phone.models.model.status()},
-                "voice": {"name": phone.models.voice_name, **phone.models.synthesiser.status()},
+                "voice": {"name": phone.models.voice_name, **asdict(phone.models.synthesiser.status())},
             },
             "lines": [
                 {

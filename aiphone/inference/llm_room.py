@@ -71,6 +71,8 @@ class Room:
         """Give a template a sequence if that costs no call anything; True when it has one."""
         if template.seq is not None:
             return True
+        if template.unreadable:
+            return False
         placed = [other for other in self.templates if other.seq is not None]
         unused = [other for other in placed if other.users <= 0]
         while unused and (
@@ -89,6 +91,11 @@ class Room:
             return False
         self.pool.begin_template(template.seq)
         return True
+
+    def abandon_template(self, template: Template) -> None:
+        """Reading it failed: do without."""
+        template.unreadable = True
+        self._give_up_template(template)
 
     def _give_up_template(self, template: Template) -> None:
         if template.seq is not None:

@@ -472,6 +472,8 @@ class Scheduler:
             if part.call is not None:
                 self._fail_job(part.call, "the context of the language model is full")
                 self._room.preempt(part.call)
+            elif part.template is not None:
+                self._room.abandon_template(part.template)
 
     def _one_by_one(self, parts: Sequence[_Part], entries: Sequence[Entry]) -> None:
         """Find who makes the batch fail; the others go on."""
@@ -485,6 +487,8 @@ class Scheduler:
                 self._decoded(part, entry, 0)
                 continue
             self._room.pool.clear(part.seq)
+            if part.template is not None:
+                self._room.abandon_template(part.template)
             if part.call is not None:
                 self._fail_job(part.call, f"llama.cpp could not decode this conversation (code {code})")
 

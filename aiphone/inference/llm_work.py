@@ -103,6 +103,8 @@ class Template:
     seq: KvSequence | None = None
     users: int = 0
     used_at: float = 0.0
+    unreadable: bool = False
+    """llama.cpp failed on it once; prompts are read without it."""
 
     @property
     def missing(self) -> int:

@@ -7,7 +7,6 @@ uses its own state. ctypes lets go of the GIL while the library works.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -21,8 +20,6 @@ from aiphone.errors import InferenceError, ModelError
 from aiphone.inference import whisper_library as wl
 from aiphone.inference.whisper_file import check_whisper_file
 
-_log = logging.getLogger(__name__)
-
 SAMPLE_RATE = 16_000
 """Sample rate (Hz) of the PCM whisper.cpp takes."""
 FRAMES_PER_SECOND = 50
@@ -34,7 +31,8 @@ class Token:
     """A text token with its probability (0 to 1) and natural log-probability."""
 
     id: int
-    text: str
+    raw: bytes
+    """Its text in UTF-8, with the space before it; may be a part of a character."""
     p: float
     logprob: float
 
@@ -118,8 +116,7 @@ class WhisperModel:
         if not pointer:
             self._state_closed()
             raise InferenceError(
-                f"whisper.cpp could not make another state for {self.path.name}: memory is short; "
-                "lower --max-calls."
+                f"whisper.cpp could not make another state for {self.path.name}: memory is short; lower --max-calls."
             )
         return WhisperState(self, pointer)
 
@@ -127,6 +124,10 @@ class WhisperModel:
     def open_states(self) -> int:
         """States made and not closed yet. Any thread."""
         return self._open_states
+
+    def token_bytes(self, token: int) -> bytes:
+        """Text of a token, as in ``Token.raw``. Any thread."""
+        return self._lib.whisper_token_to_str(self._context, token) or b""
 
     def knows_language(self, code: str) -> bool:
         """Whether ``code`` is ``"auto"`` or a language of Whisper's. Any thread."""
@@ -197,7 +198,7 @@ class WhisperState:
         ) -> None:
             ids = [tokens[i].id for i in range(count)]  # type: ignore[index]
             if stop is not None and stop(ids):
-                view = np.ctypeslib.as_array(logits, shape=(n_vocab,))  # type: ignore[call-overload]
+                view = np.ctypeslib.as_array(logits, shape=(n_vocab,))
                 view.fill(-np.inf)
                 view[eot] = 0.0
 
@@ -263,8 +264,7 @@ class WhisperState:
             for k in range(lib.whisper_full_n_tokens_from_state(state, i)):
                 data = lib.whisper_full_get_token_data_from_state(state, i, k)
                 if data.id < self._model.token_eot:
-                    raw = lib.whisper_token_to_str(self._model._context, data.id) or b""
-                    tokens.append(Token(data.id, raw.decode(errors="replace"), data.p, data.plog))
+                    tokens.append(Token(data.id, self._model.token_bytes(data.id), data.p, data.plog))
             text = lib.whisper_full_get_segment_text_from_state(state, i) or b""
             segments.append(
                 Segment(

@@ -59,8 +59,8 @@ def check_whisper_file(path: Path) -> None:
 def _walk(file: BinaryIO, path: Path, size: int) -> None:
     magic = file.read(4)
     if magic != struct.pack("<I", _MAGIC):
-        kind = next((name for start, name in _KINDS.items() if magic == start), "of another kind")
-        raise ModelError(f"{path} is not a ggml Whisper file, it is {kind}; give a ggml-*.bin file.")
+        found = _KINDS.get(magic, "of another kind")
+        raise ModelError(f"{path} is not a ggml Whisper file, it is {found}; give a ggml-*.bin file.")
     try:
         header = _ints(file, _N_HEADER)
         layers, text_layers, mels = header[4], header[8], header[9]

@@ -24,7 +24,6 @@ from typing import Any, ClassVar
 
 from aiphone.errors import InferenceError
 
-_log = logging.getLogger(__name__)
 _whisper_log = logging.getLogger("aiphone.whisper.cpp")
 
 LAYOUT_VERSION = "1.8.5"
@@ -54,9 +53,7 @@ class TokenData(ctypes.Structure):
     ]
 
 
-LogitsFilter = ctypes.CFUNCTYPE(
-    None, c_void_p, c_void_p, POINTER(TokenData), c_int, POINTER(c_float), c_void_p
-)
+LogitsFilter = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, POINTER(TokenData), c_int, POINTER(c_float), c_void_p)
 
 
 class _AlignmentHeads(ctypes.Structure):
@@ -220,7 +217,14 @@ _CONTEXT_DEFAULTS: dict[str, object] = {
 }
 
 # Fields that pywhispercpp's compiled view of the structure must agree on.
-_WITNESSED = ("n_threads", "n_max_text_ctx", "audio_ctx", "temperature_inc", "entropy_thold", "no_speech_thold")
+_WITNESSED = (
+    "n_threads",
+    "n_max_text_ctx",
+    "audio_ctx",
+    "temperature_inc",
+    "entropy_thold",
+    "no_speech_thold",
+)
 
 
 def library_candidates(root: Path) -> Iterator[Path]:
@@ -275,7 +279,7 @@ def load_library() -> ctypes.CDLL:
     except (OSError, AttributeError) as error:
         raise InferenceError(f"{library} cannot be used ({error}); {CURE}.") from error
     check_layout(lib, witness)
-    lib.whisper_log_set(_route_log, None)
+    lib.whisper_log_set(_ROUTE_LOG, None)
     return lib
 
 
@@ -327,9 +331,7 @@ def check_layout(lib: Any, witness: ModuleType) -> None:
         _compare(full.contents, _FULL_DEFAULTS, "whisper_full_params", version)
         _compare(context.contents, _CONTEXT_DEFAULTS, "whisper_context_params", version)
         seen = witness.whisper_full_default_params(witness.WHISPER_SAMPLING_GREEDY)
-        _compare(
-            full.contents, {name: getattr(seen, name) for name in _WITNESSED}, "whisper_full_params", version
-        )
+        _compare(full.contents, {name: getattr(seen, name) for name in _WITNESSED}, "whisper_full_params", version)
     finally:
         lib.whisper_free_params(full)
         lib.whisper_free_context_params(context)
@@ -338,11 +340,7 @@ def check_layout(lib: Any, witness: ModuleType) -> None:
 def _compare(structure: object, expected: dict[str, object], name: str, version: str) -> None:
     for field, value in expected.items():
         found = functools.reduce(getattr, field.split("."), structure)
-        same = (
-            abs(found - value) < 1e-5
-            if isinstance(value, float) and isinstance(found, float)
-            else found == value
-        )
+        same = abs(found - value) < 1e-5 if isinstance(value, float) and isinstance(found, float) else found == value
         if not same:
             raise InferenceError(
                 f"whisper.cpp {version} lays out {name} differently from {LAYOUT_VERSION} (its default for "
@@ -350,14 +348,17 @@ def _compare(structure: object, expected: dict[str, object], name: str, version:
             )
 
 
-@LogCallback
-def _route_log(level: int, text: bytes | None, _user_data: object) -> None:
-    """whisper.cpp's and ggml's log lines. Any thread; kept alive by the module."""
+def _log_line(level: int, text: bytes | None, _user_data: object) -> None:
+    """whisper.cpp's and ggml's log lines. Any thread."""
     line = (text or b"").decode(errors="replace").rstrip()
     if not line:
         return
     # ggml_log_level: 1 debug, 2 info, 3 warning, 4 error, 5 continuation. Its info is our debug.
     _whisper_log.log({3: logging.INFO, 4: logging.WARNING}.get(level, logging.DEBUG), "%s", line)
+
+
+# The library keeps a bare pointer to it for the life of the process, so it must never be collected.
+_ROUTE_LOG = LogCallback(_log_line)
 
 
 def library_version() -> str:

@@ -46,7 +46,7 @@ def _native_stream(stream: RtpStream) -> tuple[bytes, int, int, int, int, int, b
         host = ipaddress.ip_address(stream.remote_host).packed
     except ValueError:
         raise MediaError(
-            f"The peer's media address {stream.remote_host!r} is a name; resolve it before the call reaches the media engine."
+            f"The peer's media address {stream.remote_host!r} is no IP address; resolve it first."
         ) from None
     codec = _CODECS.get(stream.codec.upper())
     if codec is None:

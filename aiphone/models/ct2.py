@@ -206,7 +206,7 @@ class _Weights:
             # int8 has a scale for each row, int16 a single one; both were multiplied by it when stored.
             scale = self.read(f"{name}_scale").astype("<f4").reshape(-1)
             rows = values.reshape(values.shape[0], -1).astype("<f4")
-            return (rows / scale[:, None]).reshape(values.shape)
+            values = (rows / scale[:, None]).reshape(values.shape)
         return values
 
 

@@ -5,8 +5,9 @@ Rules of this module:
 - Everything runs on the SIP thread. Callbacks copy plain values and post events.
 - Within pjsua2's callbacks no call is answered, refused or hung up: pjsua is in the middle of building it, and a
   hang-up there loses its headers. Such work is put into ``deferred`` and done when pjsua2 has returned.
-- An ended ``PjCall`` is not let go within its own callback either; it goes to ``graveyard``, which is emptied
-  on this thread, never by a garbage collection on another one.
+- A ``PjCall`` is let go the moment its call has ended, in the callback that says so. pjsua gives the place to
+  the next call soon after, and the destructor of a ``Call`` hangs up whatever it finds in its place. For the
+  same reason nothing here may be part of a reference cycle: no garbage collector, no other thread.
 - Who owns the sockets: this module from ``ports.open()`` until the first ``MediaNegotiated`` is posted, then
   whoever takes that event.
 """
@@ -139,7 +140,6 @@ class CallDesk:
     """Calls that are not ended, by ``call_id``; refused ones included."""
     refused: int = 0
     deferred: list[Callable[[], None]] = field(default_factory=list)
-    graveyard: list[PjCall] = field(default_factory=list)
     _numbers: count[int] = field(default_factory=lambda: count(1))
 
     # ------------------------------------------------------------------ from pjsua2's callbacks
@@ -256,12 +256,11 @@ class CallDesk:
     # ------------------------------------------------------------------ after each turn of pjsua2
 
     def run_deferred(self) -> None:
-        """What callbacks put off; then let ended calls go."""
+        """What callbacks put off."""
         while self.deferred:
             jobs, self.deferred = self.deferred, []
             for job in jobs:
                 job()
-        self.graveyard.clear()
 
     def sweep(self) -> None:
         """Find calls that pjsua2 has dropped without a word, so that nothing is owed for ever."""
@@ -294,6 +293,8 @@ class CallDesk:
     def _drop_stale(self, pj_id: int) -> None:
         for leg in list(self.legs.values()):
             if leg.call is not None and leg.call.getId() == pj_id:
+                log.warning("%s ended without a word from pjsua2", leg.call_id)
+                leg.call.thisown = False  # its destructor would hang up the new call
                 self._finish(leg, 500, "Dropped")
 
     def _announce(self, leg: Leg, event: IncomingCall) -> None:
@@ -334,9 +335,7 @@ class CallDesk:
             return
         leg.ended = True
         self.legs.pop(leg.call_id, None)
-        if leg.call is not None:
-            self.graveyard.append(leg.call)
-            leg.call = None
+        leg.call = None
         sockets, leg.sockets = leg.sockets, None
         if sockets is not None:
             self.ports.close(sockets)

@@ -120,7 +120,7 @@ def parse(text: str) -> Session:
     starts = [i for i, line in enumerate(lines) if line.type == "m"]
     if len(starts) > MAX_MEDIA:
         raise SdpError(f"session description with {len(starts)} media lines; at most {MAX_MEDIA} are read")
-    ends = [*starts[1:], len(lines)]
+    ends = [*starts[1:], len(lines)][: len(starts)]
     first = starts[0] if starts else len(lines)
     media = tuple(_media(lines[a], lines[a + 1 : b]) for a, b in zip(starts, ends, strict=True))
     return Session(tuple(lines[:first]), media)
@@ -130,7 +130,7 @@ def _media(line: Line, below: list[Line]) -> Media:
     words = [*line.value.split(), "", "", ""]
     formats = tuple(word for word in words[3:] if word)
     port = _number(words[1].partition("/")[0], 65535)
-    return Media(words[0].lower(), port, words[1] or "0", words[2] or "RTP/AVP", formats, tuple(below))
+    return Media(words[0].lower() or "-", port, words[1] or "0", words[2] or "RTP/AVP", formats, tuple(below))
 
 
 def _number(text: str, limit: int, otherwise: int = 0) -> int:

@@ -259,7 +259,6 @@ class Stack:
             self.calls.deferred.clear()
             with contextlib.suppress(pj.Error):
                 self.lines.close()
-            self.calls.graveyard.clear()
             del self.calls, self.lines
         with contextlib.suppress(pj.Error):
             endpoint.libDestroy(pj.PJSUA_DESTROY_NO_NETWORK)

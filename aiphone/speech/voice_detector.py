@@ -121,6 +121,11 @@ class VoiceDetector:
         return self._active
 
     @property
+    def resting(self) -> bool:
+        """True when there has been no sign of a voice for a third of a second."""
+        return not self._active and not self._voiced_windows and self._idle_windows >= _HANGOVER
+
+    @property
     def floor(self) -> float:
         """Level of the line's noise in dBFS, as far as it is known."""
         return self._floor
@@ -146,9 +151,7 @@ class VoiceDetector:
 
         Its frames must have been added. ``add_window`` is called with 0 then.
         """
-        if self._active or self._voiced_windows or self._idle_windows < _HANGOVER:
-            return False
-        return self._window_level() < self._gate()
+        return self.resting and self._window_level() < self._gate()
 
     def add_window(self, probability: float) -> list[Transition]:
         """The network's answer for the next window, all frames of which have been added."""

@@ -27,9 +27,10 @@ LEFT_BEHIND = shutil.ignore_patterns(
 )
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """Run, and fail with the output if it fails; the environment does not point back at the checkout."""
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+    environment |= variables
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -51,16 +52,29 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, made in a copy so that this checkout's build directory stays as it is."""
     work = tmp_path_factory.mktemp("sdist")
     shutil.copytree(ROOT, work / "checkout", ignore=LEFT_BEHIND)
-    run(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", work / "dist", cwd=work / "checkout")
+    command = [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", work / "dist"]
+    run(*command, cwd=work / "checkout", AIPHONE_WITHOUT_EXTENSIONS="1")  # C files are no part of it
     (archive,) = (work / "dist").glob("aiphone-*.tar.gz")
     return archive
 
 
 @pytest.fixture(scope="module")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel from the unpacked source distribution.
+
+    The checkout's objects are laid beside it: what is newer than them is compiled, what is not is not compiled a
+    second time.
+    """
     work = tmp_path_factory.mktemp("wheel")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(work, filter="data")
+    unpacked = work / sdist.name.removesuffix(".tar.gz")
+    if (ROOT / "build").is_dir():
+        shutil.copytree(ROOT / "build", unpacked / "build", ignore=shutil.ignore_patterns("bdist*"))
+        for translated in (ROOT / "ext").rglob("*.c"):
+            shutil.copy2(translated, unpacked / translated.relative_to(ROOT))
     flags = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", work]
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", *flags, sdist, cwd=work)
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", *flags, unpacked, cwd=work)
     (built,) = work.glob("aiphone-*.whl")
     return built
 

@@ -91,10 +91,12 @@ cdef class ByteRing:
 
     def get(self, int64_t n):
         """Take up to ``n`` items as bytes. Consumer thread only."""
-        cdef bytearray out = bytearray(max(0, min(n, ring_used(&self._ring))) * self._ring.item)
+        # The producer may add items meanwhile: take no more than there is room for.
+        cdef int64_t wanted = max(<int64_t>0, min(n, ring_used(&self._ring)))
+        cdef bytearray out = bytearray(wanted * self._ring.item)
         cdef unsigned char[::1] view = out
         cdef int64_t took = 0
-        if view.shape[0]:
+        if wanted:
             with nogil:
-                took = ring_get(&self._ring, &view[0], n)
+                took = ring_get(&self._ring, &view[0], wanted)
         return bytes(out[: took * self._ring.item])

@@ -34,7 +34,7 @@ def cut(text: str, size: int = 4) -> list[str]:
             ["Well, of course,", "I think that the museum opens at nine."],
         ),
         ("It costs 3.50 euros. That is e.g. cheap.", ["It costs 3.50 euros.", "That is e.g. cheap."]),
-        ("We like the U.S. embassy a lot. Do you?", ["We like the U.S. embassy", "a lot. Do you?"]),
+        ("We like the U.S. embassy there. Do you?", ["We like the U.S. embassy there.", "Do you?"]),
         ("We open at 9 a.m. Please come early.", ["We open at 9 a.m.", "Please come early."]),
         ("Let me think... maybe so. Or not at all.", ["Let me think...", "maybe so.", "Or not at all."]),
         (
@@ -42,12 +42,12 @@ def cut(text: str, size: int = 4) -> list[str]:
             ["Go to https://example.com/a.b?c=d.", "Then stop."],
         ),
         ("The answer is no. We are closed.", ["The answer is no.", "We are closed."]),
-        ("Take the bus no. 5 today. It is free.", ["Take the bus no. 5", "today. It is free."]),
+        ("Take the bus no. 5 today. It is free.", ["Take the bus no. 5 today.", "It is free."]),
         (
             "Here is a list:\n1. Apples here\n2. Pears there\n",
             ["Here is a list:", "1. Apples here", "2. Pears there"],
         ),
-        ("Dr. J. R. Smith is here. Hello to you.", ["Dr. J. R. Smith", "is here.", "Hello to you."]),
+        ("Dr. J. R. Smith is here. Hello to you.", ["Dr. J. R. Smith is here.", "Hello to you."]),
         ('He said "Come in." Then he left.', ['He said "Come in."', "Then he left."]),
         ("你好。今天天气很好。我们去公园吧！", ["你好。今天天气很好。", "我们去公园吧！"]),
     ],
