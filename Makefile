@@ -22,8 +22,13 @@ run: venv  ## everything, then the server; flags by ARGS="-hp 9000"
 
 venv: $(STAMPS)/console $(STAMPS)/extensions models  ## everything before the run: .venv/, pjsua2, extensions, starter models
 
-test: test-venv lint type  ## environment, style, types, the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+# All three are run even when one of them fails: who broke the style also wants to know about the tests.
+test: test-venv $(STAMPS)/extensions  ## environment, style, types, the whole test suite; pytest's flags by ARGS
+	@failed=; \
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . || failed="$$failed style"; \
+	$(BIN)/mypy || failed="$$failed types"; \
+	$(BIN)/python -m pytest $(ARGS) || failed="$$failed tests"; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 test-venv: venv $(STAMPS)/test-system $(STAMPS)/test-packages
 

@@ -38,10 +38,7 @@ class Persona:
     """What the assistant calls itself (``-bn``)."""
     caller_name: str = "Caller"
     """What the transcript calls the other side (``-p``)."""
-    prompt: str = (
-        "You are {name}, a friendly assistant on the telephone. "
-        "Answer in one or two short plain sentences, as one speaks."
-    )
+    prompt: str = "You are a helpful AI assistant named {name}. You answer the telephone. Keep your answers short."
     """System prompt. ``{name}`` and ``{caller}`` are filled in."""
     greeting: str = "Hello, this is {name}. How can I help you?"
     language: str = "en"

@@ -52,8 +52,8 @@ def new_token(length: int = 8) -> str:
 class Endpoint:
     """Sends and receives SIP. Event loop's thread only.
 
-    ``on_request`` gets each new request with its server transaction; an ACK for a 2xx comes with the transaction
-    that it acknowledges by no means of its own, hence None.
+    ``on_request`` gets each new request with its server transaction, and the ACK for a 2xx with None: that ACK is a
+    transaction of its own, to which there is no answer.
     """
 
     def __init__(

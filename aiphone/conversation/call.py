@@ -80,13 +80,16 @@ class Call:
         stages: Stages,
         *,
         feed: Callable[[ev.Event], None],
+        close_sockets: Callable[[ev.RtpSockets], None],
         said: Callable[[CallRecord, cmd.Said], None],
     ) -> None:
-        """``feed`` brings a timer's event back in; ``said`` is told of each line of the conversation."""
+        """``feed`` brings a timer's event back in; ``close_sockets`` takes sockets that the engine did not;
+        ``said`` is told of each line of the conversation."""
         self.record = record
         self.conversation = conversation
         self._stages = stages
         self._feed = feed
+        self._close_sockets = close_sockets
         self._said = said
         self._media: MediaCallPort | None = None
         self._feeder: PlayoutFeeder | None = None
@@ -118,6 +121,7 @@ class Call:
             self._media = self._stages.media.add(self.record.call_id, event.sockets, event.stream)
         except MediaError as error:
             log.error("%s: %s", self.record.call_id, error)
+            self._close_sockets(event.sockets)
             self._stages.sip.hangup(self.record.call_id, 500, "media not available")
             return
         self._feeder = PlayoutFeeder(self._media)

@@ -209,7 +209,7 @@ class Conversation:
         self._reply = Reply(self.generation, held=speculative)
         messages = (
             self.persona.system_message(),
-            *_merged([*self.history, Message("user", self._user_text)]),
+            *_for_model([*self.history, Message("user", self._user_text)]),
         )
         self._out.append(cmd.Generate(self.generation, messages, speculative))
 
@@ -430,10 +430,16 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.casefold())
 
 
-def _merged(messages: list[Message]) -> list[Message]:
-    """Neighbouring messages of one role become one: chat templates want the roles to alternate."""
+def _for_model(history: list[Message]) -> list[Message]:
+    """The history in the form that chat templates accept: beginning with the user, roles alternating.
+
+    The greeting is left out, because many templates refuse an assistant who speaks first and small models are led
+    astray by it; neighbouring messages of one role become one.
+    """
     merged: list[Message] = []
-    for message in messages:
+    for message in history:
+        if not merged and message.role != "user":
+            continue
         if merged and merged[-1].role == message.role:
             merged[-1] = Message(message.role, f"{merged[-1].content} {message.content}")
         else:

@@ -87,7 +87,14 @@ class Switchboard:
             event.at,
         )
         persona = self._persona_for(event.line_id)
-        call = Call(record, Conversation(event.call_id, persona), self._stages, feed=self._route, said=self._said)
+        call = Call(
+            record,
+            Conversation(event.call_id, persona),
+            self._stages,
+            feed=self._route,
+            close_sockets=self._close_sockets,
+            said=self._said,
+        )
         if self._stages.memory is not None:
             call.conversation.history[:] = self._stages.memory.recall(event.call_id, call.memory_key)
         self._calls[event.call_id] = call

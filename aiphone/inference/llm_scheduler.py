@@ -345,11 +345,7 @@ class Scheduler:
         for call in speaking[: self._backend.n_batch]:
             self._add(parts, entries, call, None, 1)
         generating = len(entries)
-        left = (
-            self._pace.chunk(len(counts))
-            if counts
-            else min(self._pace.chunk(0), self._backend.n_batch - generating)
-        )
+        left = min(self._pace.chunk(len(counts)), self._backend.n_batch - generating)
         for reader, template in self._readers(working):
             if left <= 0:
                 break

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -259,7 +260,16 @@ def _session(model: bytes, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # By way of a file: a session made from bytes keeps them, which would be the weights a second time.
+        with tempfile.NamedTemporaryFile(prefix="aiphone-voice-", suffix=".onnx") as file:
+            file.write(model)
+            file.flush()
+            return onnxruntime.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
+    except OSError as error:
+        raise SpeechError(
+            f"a voice needs {len(model) // 1_000_000} MB in {tempfile.gettempdir()} while it is loaded "
+            f"({error.strerror}); make room or set TMPDIR"
+        ) from error
     except Exception as error:
         # onnxruntime's errors have no common base but Exception.
         raise ModelError(f"onnxruntime cannot load it: {str(error)[:200]}") from error

@@ -378,6 +378,10 @@ class SpeechToText:
 
     # ------------------------------------------------------------------ one transcription
 
+    def new_state(self) -> StatePort:
+        """A state outside the pool, for ``transcribe``; to be closed before this object. Any thread."""
+        return self._model.new_state()
+
     def transcribe(
         self,
         state: StatePort,

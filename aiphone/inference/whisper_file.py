@@ -83,8 +83,8 @@ def _walk(file: BinaryIO, path: Path, size: int) -> None:
             tensors += 1
     except struct.error as error:
         raise _truncated(path, size) from error
-    # 10 tensors around the layers, 15 in each of the encoder and 24 in each of the decoder.
-    if file.tell() != size or tensors < 10 + 15 * layers + 24 * text_layers:
+    # 11 tensors around the layers, 15 in each of the encoder and 24 in each of the decoder.
+    if file.tell() != size or tensors < 11 + 15 * layers + 24 * text_layers:
         raise _truncated(path, size)
 
 

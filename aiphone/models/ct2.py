@@ -15,6 +15,7 @@ whole, so the memory this takes is one tensor's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import struct
@@ -80,7 +81,8 @@ def convert_ct2_whisper(directory: Path, target: Path, progress: Callable[[int, 
                 "and a directory that may be written to."
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 # --------------------------------------------------------------------------- reading model.bin

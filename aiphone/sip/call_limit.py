@@ -1,29 +1,28 @@
 """How many calls this pjsua2 can hold, and what to say about it.
 
 pjproject fixes the size of its call table when it is compiled (``PJSUA_MAX_CALLS``, 4 unless it was told
-otherwise). One place in the table is kept free: a call that finds the table full is refused by the library
-itself with a bare 486, while one that still gets a place is refused by us, with Retry-After and a reason.
+otherwise). A call that finds the table full is refused by the library itself with a bare 486. ``gate`` is asked
+before and can say more; where it cannot be installed, a place is kept free, as refusing takes one.
 """
 
 from __future__ import annotations
 
 RESERVED = 1
-"""Places kept free for refusing politely; enough, as one thread handles one INVITE at a time."""
+"""Places kept free for refusing politely where the gate cannot stand."""
 
 
-def usable_calls(limit: int, wanted: int) -> int:
+def usable_calls(limit: int, wanted: int, reserved: int = 0) -> int:
     """Calls to let in, of the ``wanted`` ones, on a library that holds ``limit``."""
-    return max(1, min(wanted, limit - RESERVED))
+    return max(1, min(wanted, limit - reserved))
 
 
-def limit_note(limit: int, wanted: int) -> str:
+def limit_note(limit: int, wanted: int, reserved: int = 0) -> str:
     """One paragraph for start-up and status; empty when the library holds all the calls that were asked for."""
-    usable = usable_calls(limit, wanted)
-    if usable >= wanted:
+    if usable_calls(limit, wanted, reserved) >= wanted:
         return ""
     calls = "1 call" if limit == 1 else f"{limit} calls"
-    answered = "1 is" if usable == 1 else f"{usable} are"
+    kept = f", {reserved} of them kept to tell further callers that we are busy" if reserved else ""
     return (
-        f"this pjsua2 allows {calls} at once; {answered} answered and one is kept to tell further callers "
-        f"that we are busy. To get more (--max-calls is {wanted}): make pjsua2 (builds pjproject from source)"
+        f"this pjsua2 allows {calls} at once{kept}, and --max-calls is {wanted}; "
+        "how to get more: make pjsua2 (builds pjproject from source)"
     )

@@ -14,12 +14,11 @@ Rules of this module:
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 import pjsua2 as pj
 
@@ -36,35 +35,16 @@ from aiphone.events import (
 )
 from aiphone.sip.addresses import advertised_address, local_address_towards, split_host_port
 from aiphone.sip.admission import Admission
-from aiphone.sip.call_limit import RESERVED
+from aiphone.sip.director import guarded, operation
 from aiphone.sip.message import Request, body_of, header, read_request
 from aiphone.sip.pjlib import PjLib
+from aiphone.sip.pjlog import Allowance
 from aiphone.sip.reasons import call_reason
 from aiphone.sip.sdp import RemoteAudio, acceptable, remote_audio, rewrite_local
 from aiphone.sip.settings import RtpPorts, SipSettings
+from aiphone.sip.streams import negotiated_stream
 
 log = logging.getLogger(__name__)
-
-C = TypeVar("C", bound=Callable[..., None])
-
-
-def guarded(callback: C) -> C:
-    """For methods that pjsua2 calls: an exception that crosses into C++ would end the process.
-
-    The object may have ``failed(name)``, which is told.
-    """
-
-    @functools.wraps(callback)
-    def safe(self: Any, prm: Any) -> None:
-        try:
-            callback(self, prm)
-        except Exception:
-            log.exception("%s failed", callback.__qualname__)
-            failed = getattr(self, "failed", None)
-            if failed is not None:
-                failed()
-
-    return safe  # type: ignore[return-value]
 
 
 @dataclass(slots=True, eq=False)
@@ -135,25 +115,36 @@ class CallDesk:
     library: PjLib
     call_limit: int
     max_calls: int
+    reserved: int
+    """Places of pjsua's table that are kept free."""
     admit: Callable[[Request, str], Admission]
     legs: dict[str, Leg] = field(default_factory=dict)
     """Calls that are not ended, by ``call_id``; refused ones included."""
     refused: int = 0
     deferred: list[Callable[[], None]] = field(default_factory=list)
     _numbers: count[int] = field(default_factory=lambda: count(1))
+    _allowance: Allowance = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._allowance = Allowance(self.clock)
 
     # ------------------------------------------------------------------ from pjsua2's callbacks
+
+    def at_the_door(self, message: str, source: str) -> Admission:
+        """For the gate: what becomes of an INVITE for which pjsua has done nothing yet."""
+        admission = self._judge(read_request(message), message, split_host_port(source)[0], 0)
+        if admission.code:
+            self.refused += 1
+            self._log_refusal(source, admission)
+        return admission
 
     def incoming(self, account: Any, pj_id: int, message: str, source: str) -> None:
         """An INVITE that pjsip found in order. ``source`` is ``host:port``."""
         request = read_request(message)
         host = split_host_port(source)[0]
-        admission = self.admit(request, host)
-        plain = "application/sdp" in header(message, "Content-Type").lower()
-        if admission.code == 0 and plain and not acceptable(body_of(message)):
-            admission = Admission(admission.line_id, 488, "Not Acceptable Here")
-        elif admission.code == 0 and self._full(offered=bool(body_of(message).strip())):
-            admission = Admission(admission.line_id, 486, "Busy Here", retry_after=self.settings.retry_after)
+        # pjsua counts a call with an offer after this callback, one without before it.
+        counted = 0 if body_of(message).strip() else 1
+        admission = self._judge(request, message, host, counted)
         self._drop_stale(pj_id)
         towards = local_address_towards(host, self.settings.host)
         leg = Leg(
@@ -201,7 +192,7 @@ class CallDesk:
         """Offer and answer are complete, or failed."""
         if leg.ended or leg.refusal is not None or leg.call is None:
             return
-        stream = self._stream(leg)
+        stream = negotiated_stream(leg.call, leg.remote, leg.stream)
         if stream is None:
             self.give_up(leg, 488, "Not Acceptable Here")
             return
@@ -280,15 +271,31 @@ class CallDesk:
 
     # ------------------------------------------------------------------ inside
 
-    def _full(self, *, offered: bool) -> bool:
+    def _judge(self, request: Request, message: str, host: str, counted: int) -> Admission:
+        admission = self.admit(request, host)
+        if admission.code:
+            return admission
+        plain = "application/sdp" in header(message, "Content-Type").lower()
+        if plain and not acceptable(body_of(message)):
+            return Admission(admission.line_id, 488, "Not Acceptable Here")
+        if self._full(counted):
+            return Admission(admission.line_id, 486, "Busy Here", self.settings.retry_after)
+        return admission
+
+    def _log_refusal(self, source: str, admission: Admission) -> None:
+        allowed, missed = self._allowance.take()
+        if missed:
+            log.info("%d more refused calls", missed)
+        if allowed:
+            log.info("call from %s refused: %d %s", source, admission.code, admission.reason)
+
+    def _full(self, counted: int) -> bool:
+        """Whether another call is too much; ``counted`` is 1 when pjsua's count includes it already."""
         if self.active >= self.max_calls:
             return True
+        # Places are also taken by calls that wait for the answer to their BYE.
         taken = self.library.calls()
-        if taken is None:
-            return False
-        # pjsua counts a call with an offer after its callback, one without before it.
-        others = taken if offered else taken - 1
-        return others >= self.call_limit - RESERVED
+        return taken is not None and taken - counted >= self.call_limit - self.reserved
 
     def _drop_stale(self, pj_id: int) -> None:
         for leg in list(self.legs.values()):
@@ -309,13 +316,13 @@ class CallDesk:
         if leg.call is None:
             return
         try:
-            leg.call.answer(_operation(code))
+            leg.call.answer(operation(code))
         except pj.Error as error:
             log.warning("%s: pjsua2 did not send %d: %s", leg.call_id, code, error.reason)
             self._hang_up(leg, 500, "Internal Error", None)
 
     def _refuse(self, leg: Leg, admission: Admission) -> None:
-        log.info("call from %s refused: %d %s", leg.source, admission.code, admission.reason)
+        self._log_refusal(leg.source, admission)
         self._hang_up(leg, admission.code, admission.reason, admission.retry_after)
 
     def _hang_up(self, leg: Leg, code: int, reason: str, retry_after: int | None) -> None:
@@ -325,7 +332,7 @@ class CallDesk:
         # pjsip puts both into the status line, or into BYE's Reason header (RFC 3326).
         text = "".join(c for c in reason if (c.isascii() and c.isalnum()) or c in " .-_")
         try:
-            leg.call.hangup(_operation(code, text, headers))
+            leg.call.hangup(operation(code, text, headers))
         except pj.Error as error:
             log.warning("%s: pjsua2 did not hang up: %s", leg.call_id, error.reason)
             self._finish(leg, code or 500, reason)
@@ -342,94 +349,3 @@ class CallDesk:
         if leg.announced:
             text = call_reason(code, reason)
             self.post(CallEnded(leg.call_id, code=code, reason=text, at=self.clock.now()))
-
-    def _stream(self, leg: Leg) -> RtpStream | None:
-        """What was negotiated, as the engine needs it; None when there is no audio we can do."""
-        assert leg.call is not None
-        index = _audio_index(leg.call.getInfo())
-        try:
-            info = leg.call.getStreamInfo(index) if index is not None else None
-        except pj.Error:
-            info = None
-        if info is None:
-            # inactive both ways: pjsua stops its stream, the call goes on
-            return _silenced(leg.stream)
-        codec = str(info.codecName).upper()
-        if codec not in ("PCMU", "PCMA"):
-            return None
-        host, port = split_host_port(info.remoteRtpAddress)
-        rtcp_port = split_host_port(info.remoteRtcpAddress)[1]
-        held = leg.remote.held if leg.remote is not None else host in ("0.0.0.0", "::")
-        if (held or port == 0) and leg.stream is not None:
-            host, port, rtcp_port = (
-                leg.stream.remote_host,
-                leg.stream.remote_port,
-                leg.stream.remote_rtcp_port or 0,
-            )
-        direction = int(info.dir)
-        event_type = int(info.audTxEventPt)
-        return RtpStream(
-            remote_host=host,
-            remote_port=port,
-            payload_type=int(info.txPt),
-            codec=codec,
-            dtmf_payload_type=event_type if 0 < event_type <= 127 else None,
-            ptime_ms=_packet_time(info),
-            send=bool(direction & pj.PJMEDIA_DIR_ENCODING) and not held,
-            receive=bool(direction & pj.PJMEDIA_DIR_DECODING),
-            remote_rtcp_port=rtcp_port or None,
-        )
-
-
-def _audio_index(info: Any) -> int | None:
-    """Index of the live audio stream. ``info`` is held while its parts are read: they die with it."""
-    media = info.media
-    dead = (pj.PJSUA_CALL_MEDIA_NONE, pj.PJSUA_CALL_MEDIA_ERROR)
-    for one in media:
-        if one.type == pj.PJMEDIA_TYPE_AUDIO and one.status not in dead:
-            return int(one.index)
-    return None
-
-
-def _silenced(stream: RtpStream | None) -> RtpStream | None:
-    if stream is None:
-        return None
-    return RtpStream(
-        remote_host=stream.remote_host,
-        remote_port=stream.remote_port,
-        payload_type=stream.payload_type,
-        codec=stream.codec,
-        dtmf_payload_type=stream.dtmf_payload_type,
-        ptime_ms=stream.ptime_ms,
-        send=False,
-        receive=False,
-        remote_rtcp_port=stream.remote_rtcp_port,
-        rtcp_mux=stream.rtcp_mux,
-    )
-
-
-def _packet_time(info: Any) -> int:
-    """Milliseconds in each packet we send, as the other side asked; 20 when that makes no sense."""
-    frames = int(info.audCodecParam.setting.frmPerPkt)
-    frame = int(info.audCodecParam.info.frameLen)
-    total = frames * frame
-    return total if 10 <= total <= 200 else 20
-
-
-def _operation(code: int, reason: str = "", headers: dict[str, str] | None = None) -> Any:
-    """pjsua2's parameter for answer and hangup: one audio stream, nothing else."""
-    prm = pj.CallOpParam(True)
-    prm.statusCode = code
-    prm.reason = reason
-    prm.opt.audioCount = 1
-    prm.opt.videoCount = 0
-    if hasattr(prm.opt, "textCount"):
-        prm.opt.textCount = 0
-    if headers:
-        vector = pj.SipHeaderVector()
-        for name, value in headers.items():
-            one = pj.SipHeader()
-            one.hName, one.hValue = name, value
-            vector.append(one)
-        prm.txOption.headers = vector
-    return prm

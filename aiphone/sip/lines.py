@@ -6,6 +6,7 @@ when to try again (see ``reasons.BackOff``) and says why in plain words. SIP thr
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from aiphone.clock import Clock
 from aiphone.events import LineChanged, LineState
 from aiphone.sip.addresses import advertised_address, is_this_machine, parse_address, split_host_port
 from aiphone.sip.admission import TOKEN, LineDoor
-from aiphone.sip.calls import guarded
+from aiphone.sip.director import guarded
 from aiphone.sip.message import retry_after
 from aiphone.sip.reasons import BackOff, registration_reason
 from aiphone.sip.settings import DIRECT_LINE, LineConfig, LineStatus, SipSettings
@@ -139,7 +140,8 @@ class LineDesk:
             return
         if line.account is not None:
             account, line.account = line.account, None
-            account.shutdown()
+            with contextlib.suppress(pj.Error):
+                account.shutdown()
         self._refresh_doors()
         self._set(line, LineState.STOPPED)
 

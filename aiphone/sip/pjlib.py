@@ -1,7 +1,7 @@
 """What pjproject exports but pjsua2 does not wrap, reached by ctypes in the extension that is loaded already.
 
-Three things only, each a function without structs (or with one that has not changed since pjmedia's first
-release): the size of the call table, a silent start, and a turn of the conference bridge.
+Here: the size of the call table, a silent start, and a turn of the conference bridge, each a function without
+structs (or with one that has not changed since pjmedia's first release). ``gate`` has the rest.
 All calls belong to the SIP thread.
 """
 
@@ -39,28 +39,29 @@ class PjLib:
         self._buffer = (ctypes.c_char * _MAX_FRAME_BYTES)()
         self._master_port: int | None = None
 
-    def _function(self, name: str) -> Any:
+    def function(self, name: str) -> Any:
+        """An exported function, or None; always the same object, so that its types are set once."""
         return getattr(self._library, name, None) if self._library is not None else None
 
     def quiet(self) -> None:
         """No word on stdout before our log writer is in place."""
-        set_level = self._function("pj_log_set_level")
+        set_level = self.function("pj_log_set_level")
         if set_level is not None:
             set_level(0)
 
     def max_calls(self) -> int | None:
         """Size of the call table, after ``libInit`` was asked for more than it can have."""
-        count = self._function("pjsua_call_get_max_count")
+        count = self.function("pjsua_call_get_max_count")
         return int(count()) if count is not None else None
 
     def calls(self) -> int | None:
         """Places of the call table in use, calls that wait for the answer to their BYE included."""
-        count = self._function("pjsua_call_get_count")
+        count = self.function("pjsua_call_get_count")
         return int(count()) if count is not None else None
 
     def stop_bridge_clock(self) -> bool:
         """Leave the conference bridge without a sound device and remember its master port."""
-        no_device = self._function("pjsua_set_no_snd_dev")
+        no_device = self.function("pjsua_set_no_snd_dev")
         if no_device is None:
             return False
         no_device.restype = ctypes.c_void_p
@@ -73,7 +74,7 @@ class PjLib:
         Up to 2.15 the bridge frees the port of an ended call only in its clock's turn; without a clock it fills
         up after some 250 calls and every later one fails.
         """
-        get_frame = self._function("pjmedia_port_get_frame")
+        get_frame = self.function("pjmedia_port_get_frame")
         if get_frame is None or self._master_port is None or frame_bytes > _MAX_FRAME_BYTES:
             return
         get_frame.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Frame)]

@@ -41,36 +41,47 @@ def pj_level(logger: logging.Logger) -> int:
     return 2 if logger.isEnabledFor(logging.WARNING) else 1
 
 
+class Allowance:
+    """``burst`` lines in a second, and the number of those that were left out. One thread."""
+
+    def __init__(self, clock: Clock, burst: int = BURST) -> None:
+        self._clock = clock
+        self._burst = burst
+        self._window = 0.0
+        self._used = 0
+        self._left_out = 0
+
+    def take(self) -> tuple[bool, int]:
+        """Whether a line may be written, and how many were left out in the window that has just ended."""
+        now = self._clock.now()
+        missed = 0
+        if now - self._window >= 1.0:
+            missed, self._left_out = self._left_out, 0
+            self._window, self._used = now, 0
+        self._used += 1
+        if self._used > self._burst:
+            self._left_out += 1
+            return False, missed
+        return True, missed
+
+
 class LogFilter:
     """Takes pjsip's lines and writes them to a logger. SIP thread only."""
 
     def __init__(
         self, logger: logging.Logger, clock: Clock, write: Callable[[int, str], None] | None = None
     ) -> None:
-        self._clock = clock
+        self._allowance = Allowance(clock)
         self._write = write or (lambda level, text: logger.log(level, "%s", text))
-        self._window = 0.0
-        self._in_window = 0
-        self._suppressed = 0
 
     def take(self, pj_log_level: int, message: str) -> None:
         """One line of pjsip at its level (1 to 6)."""
         level = _LEVELS.get(pj_log_level, logging.DEBUG)
-        if level >= logging.WARNING and not self._has_room():
-            return
-        text = redact(message.strip())[:MAX_LINE].encode("utf-8", "replace").decode()
-        self._write(
-            level, "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text.replace("\r", ""))
-        )
-
-    def _has_room(self) -> bool:
-        now = self._clock.now()
-        if now - self._window >= 1.0:
-            if self._suppressed:
-                self._write(logging.WARNING, f"{self._suppressed} more warnings like these were left out")
-            self._window, self._in_window, self._suppressed = now, 0, 0
-        self._in_window += 1
-        if self._in_window > BURST:
-            self._suppressed += 1
-            return False
-        return True
+        if level >= logging.WARNING:
+            allowed, missed = self._allowance.take()
+            if missed:
+                self._write(logging.WARNING, f"{missed} more warnings like these were left out")
+            if not allowed:
+                return
+        text = redact(message.strip())[:MAX_LINE].encode("utf-8", "replace").decode().replace("\r", "")
+        self._write(level, "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text))

@@ -21,8 +21,10 @@ from aiphone.errors import NetworkError, SipError
 from aiphone.events import Event, LineChanged
 from aiphone.sip.addresses import split_host_port
 from aiphone.sip.admission import Admission, Doorman
-from aiphone.sip.call_limit import limit_note, usable_calls
-from aiphone.sip.calls import CallDesk, guarded
+from aiphone.sip.call_limit import RESERVED, limit_note, usable_calls
+from aiphone.sip.calls import CallDesk
+from aiphone.sip.director import guarded
+from aiphone.sip.gate import Gate
 from aiphone.sip.lines import LineDesk
 from aiphone.sip.message import Request, read_request
 from aiphone.sip.pjlib import PjLib
@@ -90,6 +92,8 @@ class Stack:
         self._library = PjLib(pj)
         self._next_sweep = 0.0
         self._turn_bridge = False
+        self._gate: Gate | None = None
+        self._reserved = 0
         self.port = 0
         self.version = ""
         self.call_limit = 0
@@ -182,7 +186,8 @@ class Stack:
             clock=self._clock,
             library=self._library,
             call_limit=self.call_limit,
-            max_calls=usable_calls(self.call_limit, self._settings.max_calls),
+            max_calls=self._settings.max_calls,
+            reserved=0,
             admit=self._admit,
         )
         self.lines = LineDesk(
@@ -194,6 +199,10 @@ class Stack:
         )
         host = self._settings.host if self._settings.host != "0.0.0.0" else "127.0.0.1"
         self.lines.open_direct(host, self.port)
+        self._gate = Gate(pj, self._library, self.calls.at_the_door)
+        self._reserved = 0 if self._gate.install() else RESERVED
+        self.calls.reserved = self._reserved
+        self.calls.max_calls = usable_calls(self.call_limit, self._settings.max_calls, self._reserved)
 
     # ------------------------------------------------------------------ running
 
@@ -231,7 +240,7 @@ class Stack:
             host=self._settings.host,
             port=self.port,
             lines=self.lines.statuses(),
-            note=limit_note(self.call_limit, self._settings.max_calls),
+            note=limit_note(self.call_limit, self._settings.max_calls, self._reserved),
         )
 
     # ------------------------------------------------------------------ down
@@ -254,6 +263,8 @@ class Stack:
         if endpoint is None:
             return
         endpoint.stack = None
+        if self._gate is not None:
+            self._gate.remove()
         if hasattr(self, "calls"):
             self.calls.finish_all(503, "Shutting Down")
             self.calls.deferred.clear()
@@ -262,6 +273,7 @@ class Stack:
             del self.calls, self.lines
         with contextlib.suppress(pj.Error):
             endpoint.libDestroy(pj.PJSUA_DESTROY_NO_NETWORK)
+        self._gate = None
 
 
 def _choose_codecs(endpoint: PjEndpoint) -> None:

@@ -9,11 +9,14 @@ from aiphone.persona import Message
 from aiphone.store.sessions import SavedConversation, SessionStore
 
 
-@pytest.fixture()
+@pytest.fixture
 def path(tmp_path):
     path = tmp_path / "callers"
     store = SessionStore(path, wall=lambda: 1_700_000_000.0)
-    store.save("main/sip:a@b", SavedConversation((Message("user", "hi\x1b[2J there"), Message("assistant", "Hello."))))
+    store.save(
+        "main/sip:a@b",
+        SavedConversation((Message("user", "hi\x1b[2J there"), Message("assistant", "Hello."))),
+    )
     store.close()
     return path
 

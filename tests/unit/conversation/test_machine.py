@@ -112,6 +112,13 @@ def test_neighbouring_messages_of_one_role_are_joined_for_the_model() -> None:
     assert generate.messages[-1].content == "One. Two."
 
 
+def test_the_model_is_never_shown_an_assistant_who_speaks_first() -> None:
+    simulator = asked(Simulator())
+    simulator.run(9.0)
+    assert simulator.said[0] == ("assistant", "Hello.")
+    assert [prompt[1] for prompt in simulator.prompts] == ["Hello there."]
+
+
 def test_the_picture_names_every_state() -> None:
     picture = mermaid(TABLE.values())
     assert all(state.value in picture for state in State)

@@ -105,6 +105,7 @@ def test_a_full_engine_ends_the_call() -> None:
     exchange.invite("c1")
     exchange.negotiate("c1")
     assert exchange.journal.of("sip")[-1] == ("sip", "hangup", "c1", 500, "media not available")
+    assert exchange.closed == [SOCKETS]
 
 
 def test_long_answers_wait_for_room_and_stop_at_once() -> None:

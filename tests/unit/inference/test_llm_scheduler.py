@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from fake_llama import REPLY_TOKENS, FakeLlama, whole_reply
 
@@ -166,7 +168,7 @@ def test_a_long_prompt_is_read_in_chunks_beside_those_who_speak():
     while desk.ended("speaks") is None:
         desk.step()
         times.append(desk.model.clock.now())
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
     assert max(gaps) <= 0.02 + 2 * desk.model.token_seconds
     desk.run()
     assert desk.ended("reads").reason == "stop"

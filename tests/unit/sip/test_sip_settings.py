@@ -56,12 +56,13 @@ def test_settings_that_are_refused(changes):
 
 
 def test_the_call_limit_in_words():
-    assert usable_calls(4, 50) == 3
+    assert usable_calls(4, 50) == 4
+    assert usable_calls(4, 50, reserved=1) == 3
     assert usable_calls(1024, 50) == 50
-    assert usable_calls(1, 50) == 1
+    assert usable_calls(1, 50, reserved=1) == 1
     note = limit_note(4, 50)
     assert "allows 4 calls at once" in note
     assert "make pjsua2" in note
     assert limit_note(1024, 50) == ""
-    assert limit_note(51, 50) == ""
-    assert limit_note(50, 50) != ""
+    assert limit_note(50, 50) == ""
+    assert limit_note(50, 50, reserved=1) != ""

@@ -1,0 +1,164 @@
+"""Refusing a call before it costs anything.
+
+pjsua makes a transaction, a dialog and a call for each INVITE before it asks us, some 25 kB that stay for 32 s
+when nobody acknowledges the refusal: strangers could fill the call table and the memory. And when the table is
+full it says 486 by itself, without Retry-After.
+
+So a module of ours stands in pjsip's chain just before pjsua's. What it refuses is answered without any state
+(RFC 3261 section 16.11 and 21): one message in, one message out. pjsua2 does not wrap this; the functions are
+taken from the extension by ctypes. Only two layouts are relied on: ``pjsip_module``, unchanged since pjsip 1.0
+and filled in by applications, and the two links that every pjsip list element begins with. The received message
+is read by pjsua2's own ``SipRxData``. Where a build hides one of the symbols, ``install`` says False and calls
+are refused the expensive way (see ``calls``).
+
+SIP thread only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from aiphone.sip.admission import Admission
+from aiphone.sip.pjlib import PjLib
+
+log = logging.getLogger(__name__)
+
+Decide = Callable[[str, str], Admission]
+"""``decide(message, source)`` with the text of an INVITE and ``host:port``; code 0 lets it pass."""
+
+_BEFORE_PJSUA = 63
+"""``PJSIP_MOD_PRIORITY_APPLICATION - 1``: requests within dialogs and repeated ones do not come this far."""
+
+_READ_MESSAGE = "_ZN2pj9SipRxData6fromPjER13pjsip_rx_data"
+"""``pj::SipRxData::fromPj(pjsip_rx_data &)``."""
+
+_INVITE = b"Request msg INVITE/"
+_RxCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+
+
+class _Str(ctypes.Structure):
+    """``pj_str_t``."""
+
+    _fields_ = (("ptr", ctypes.c_char_p), ("slen", ctypes.c_ssize_t))
+
+
+class _Module(ctypes.Structure):
+    """``pjsip_module``."""
+
+    _fields_ = (
+        ("prev", ctypes.c_void_p),
+        ("next", ctypes.c_void_p),
+        ("name", _Str),
+        ("id", ctypes.c_int),
+        ("priority", ctypes.c_int),
+        ("load", ctypes.c_void_p),
+        ("start", ctypes.c_void_p),
+        ("stop", ctypes.c_void_p),
+        ("unload", ctypes.c_void_p),
+        ("on_rx_request", _RxCallback),
+        ("on_rx_response", ctypes.c_void_p),
+        ("on_tx_request", ctypes.c_void_p),
+        ("on_tx_response", ctypes.c_void_p),
+        ("on_tsx_state", ctypes.c_void_p),
+    )
+
+
+class _Links(ctypes.Structure):
+    """What every element of a pjsip list begins with; padded to be the head of a list of headers."""
+
+    _fields_ = (("prev", ctypes.c_void_p), ("next", ctypes.c_void_p), ("rest", ctypes.c_char * 112))
+
+
+class Gate:
+    """The module. It must outlive pjsua2's endpoint, which keeps a pointer to it."""
+
+    def __init__(self, pj: Any, library: PjLib, decide: Decide) -> None:
+        self._decide = decide
+        self._received = pj.SipRxData()
+        self._function = library.function
+        self._module = _Module()
+        self._name = ctypes.create_string_buffer(b"mod-aiphone-gate")
+        self._callback = _RxCallback(self._on_request)
+        self._endpoint: int | None = None
+        self._pool: int | None = None
+        self._heads: dict[int, _Links] = {}
+
+    def install(self) -> bool:
+        """Stand in the way of new calls; False when this build does not let us."""
+        needed = {
+            "pjsua_get_pjsip_endpt": ([], ctypes.c_void_p),
+            "pjsip_endpt_create_pool": (
+                [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t],
+                ctypes.c_void_p,
+            ),
+            "pjsip_endpt_register_module": ([ctypes.c_void_p, ctypes.c_void_p], ctypes.c_int),
+            "pjsip_endpt_unregister_module": ([ctypes.c_void_p, ctypes.c_void_p], ctypes.c_int),
+            "pjsip_rx_data_get_info": ([ctypes.c_void_p], ctypes.c_char_p),
+            "pjsip_endpt_respond_stateless": (
+                [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * 3],
+                ctypes.c_int,
+            ),
+            "pjsip_retry_after_hdr_create": ([ctypes.c_void_p, ctypes.c_int], ctypes.c_void_p),
+            _READ_MESSAGE: ([ctypes.c_void_p, ctypes.c_void_p], None),
+        }
+        for name, (arguments, result) in needed.items():
+            function = self._function(name)
+            if function is None:
+                log.info("this pjsua2 hides %s; calls are refused the expensive way", name)
+                return False
+            function.argtypes, function.restype = arguments, result
+        endpoint = self._function("pjsua_get_pjsip_endpt")()
+        self._pool = self._function("pjsip_endpt_create_pool")(endpoint, b"aiphone-gate", 1024, 1024)
+        module = self._module
+        module.name = _Str(ctypes.cast(self._name, ctypes.c_char_p), len(self._name.value))
+        module.id = -1
+        module.priority = _BEFORE_PJSUA
+        module.on_rx_request = self._callback
+        if self._function("pjsip_endpt_register_module")(endpoint, ctypes.addressof(module)) != 0:
+            return False
+        self._endpoint = endpoint
+        return True
+
+    def remove(self) -> None:
+        """Step aside; before the endpoint is destroyed."""
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            self._function("pjsip_endpt_unregister_module")(endpoint, ctypes.addressof(self._module))
+
+    def _on_request(self, rdata: int) -> int:
+        try:
+            return self._judge(rdata)
+        except Exception:  # the top of pjsip's stack; the call goes the long way
+            log.exception("the gate failed")
+            return 0
+
+    def _judge(self, rdata: int) -> int:
+        if not self._function("pjsip_rx_data_get_info")(rdata).startswith(_INVITE):
+            return 0
+        received = self._received
+        self._function(_READ_MESSAGE)(int(received.this), rdata)
+        admission = self._decide(received.wholeMsg, received.srcAddress)
+        if admission.code == 0:
+            return 0
+        headers = self._headers(admission.retry_after)
+        respond = self._function("pjsip_endpt_respond_stateless")
+        # A response that cannot be sent (a wrong Via) is dropped like the request: nothing is owed to it.
+        respond(self._endpoint, rdata, admission.code, None, headers, None)
+        return 1
+
+    def _headers(self, retry_after: int | None) -> int | None:
+        """Address of a list of headers with Retry-After, made once for each value; pjsip copies what is in it."""
+        if retry_after is None:
+            return None
+        head = self._heads.get(retry_after)
+        if head is None:
+            head = _Links()
+            header = self._function("pjsip_retry_after_hdr_create")(self._pool, retry_after)
+            links = _Links.from_address(header)
+            links.prev = links.next = ctypes.addressof(head)
+            head.prev = head.next = header
+            self._heads[retry_after] = head
+        return ctypes.addressof(head)

@@ -1,0 +1,71 @@
+"""What offer and answer settled on, read from pjsua2 for the media engine. SIP thread only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pjsua2 as pj
+
+from aiphone.events import RtpStream
+from aiphone.sip.addresses import split_host_port
+from aiphone.sip.sdp import CODECS, RemoteAudio
+
+
+def negotiated_stream(call: Any, remote: RemoteAudio | None, previous: RtpStream | None) -> RtpStream | None:
+    """The audio of a ``pj.Call`` after a negotiation; None when there is none that we can do.
+
+    ``remote`` is the other side's description where it is known, ``previous`` the stream so far: an address of
+    zeros (hold) does not replace the one we had.
+    """
+    index = _audio_index(call.getInfo())
+    try:
+        info = call.getStreamInfo(index) if index is not None else None
+    except pj.Error:
+        info = None
+    if info is None:
+        # inactive both ways: pjsua stops its stream, the call goes on
+        return replace(previous, send=False, receive=False) if previous is not None else None
+    codec = str(info.codecName).upper()
+    if codec not in CODECS:
+        return None
+    host, port = split_host_port(info.remoteRtpAddress)
+    rtcp_port = split_host_port(info.remoteRtcpAddress)[1]
+    held = remote.held if remote is not None else host in ("0.0.0.0", "::")
+    if (held or port == 0) and previous is not None:
+        host, port, rtcp_port = (
+            previous.remote_host,
+            previous.remote_port,
+            previous.remote_rtcp_port or 0,
+        )
+    direction = int(info.dir)
+    event_type = int(info.audTxEventPt)
+    return RtpStream(
+        remote_host=host,
+        remote_port=port,
+        payload_type=int(info.txPt),
+        codec=codec,
+        dtmf_payload_type=event_type if 0 < event_type <= 127 else None,
+        ptime_ms=_packet_time(info),
+        send=bool(direction & pj.PJMEDIA_DIR_ENCODING) and not held,
+        receive=bool(direction & pj.PJMEDIA_DIR_DECODING),
+        remote_rtcp_port=rtcp_port or None,
+    )
+
+
+def _audio_index(info: Any) -> int | None:
+    """Index of the live audio stream. ``info`` is held while its parts are read: they die with it."""
+    media = info.media
+    dead = (pj.PJSUA_CALL_MEDIA_NONE, pj.PJSUA_CALL_MEDIA_ERROR)
+    for one in media:
+        if one.type == pj.PJMEDIA_TYPE_AUDIO and one.status not in dead:
+            return int(one.index)
+    return None
+
+
+def _packet_time(info: Any) -> int:
+    """Milliseconds in each packet we send, as the other side asked; 20 when that makes no sense."""
+    frames = int(info.audCodecParam.setting.frmPerPkt)
+    frame = int(info.audCodecParam.info.frameLen)
+    total = frames * frame
+    return total if 10 <= total <= 200 else 20

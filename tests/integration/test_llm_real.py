@@ -1,0 +1,316 @@
+"""llama.cpp with the starter model: what the unit tests' small model cannot show."""
+
+import gc
+import logging
+import queue
+import shutil
+
+import numpy as np
+import pytest
+
+from aiphone.clock import SystemClock
+from aiphone.config import default_models_dir
+from aiphone.errors import InferenceError, ModelError
+from aiphone.events import ReplyEnded, ReplyText, WorkFailed
+from aiphone.inference.llama_cpp_api import LlamaCpp
+from aiphone.inference.llm import LanguageModel, SessionSnapshot
+from aiphone.inference.llm_backend import BackendOptions, Entry
+from aiphone.inference.llm_scheduler import Limits, Scheduler
+from aiphone.persona import Message, Persona, Sampling
+from aiphone.store.sessions import SavedConversation, SessionStore
+
+pytestmark = pytest.mark.integration
+
+PERSONA = Persona(
+    prompt="You are a helpful AI assistant who answers the telephone. "
+    "Answer in one or two short sentences. Your name is {name}.",
+    sampling=Sampling(temperature=0, max_tokens=40),
+)
+OPTIONS = BackendOptions(threads=2, n_seq_max=12, n_ctx_per_call=1024, max_calls=8)
+TOPICS = ["dogs", "Rome", "bread", "the sea", "trains", "snow", "music"]
+
+
+@pytest.fixture(scope="module")
+def path():
+    import os
+
+    path = default_models_dir(os.environ) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.exists():
+        pytest.skip("needs the starter models: whisper-talk-llama models pull")
+    return path
+
+
+@pytest.fixture(scope="module")
+def backend(path):
+    backend = LlamaCpp(path, OPTIONS)
+    yield backend
+    backend.close()
+
+
+def talk(*texts, persona=PERSONA):
+    roles = ["user", "assistant"] * len(texts)
+    return [
+        persona.system_message(),
+        *(Message(role, text) for role, text in zip(roles, texts, strict=False)),
+    ]
+
+
+class Desk:
+    """A scheduler of its own over the shared model; leaves the context empty."""
+
+    def __init__(self, backend, **limits):
+        self.events = []
+        self.backend = backend
+        self.scheduler = Scheduler(
+            backend,
+            post=self.events.append,
+            clock=SystemClock(),
+            limits=Limits(n_ctx_per_call=1024, **limits),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        room = self.scheduler._room
+        for call_id in list(room.calls):
+            self.scheduler.close_call(call_id)
+        for template in list(room.templates):
+            room._give_up_template(template)
+        assert room.pool.cells == 0
+        assert all(self.backend.seq_len(seq) == 0 for seq in range(self.backend.n_seq_max))
+
+    def run(self):
+        for _ in range(5000):
+            if not self.scheduler.step():
+                return
+        pytest.fail("the scheduler does not come to rest")
+
+    def reply(self, call_id, generation=1):
+        assert not [e for e in self.events if isinstance(e, WorkFailed)]
+        mine = (e for e in self.events if isinstance(e, ReplyText) and e.call_id == call_id)
+        return "".join(e.text for e in mine if e.generation == generation)
+
+    def ended(self, call_id, generation=1):
+        return next(
+            e
+            for e in self.events
+            if isinstance(e, ReplyEnded) and (e.call_id, e.generation) == (call_id, generation)
+        )
+
+    def held(self, call_id):
+        return self.scheduler._room.calls[call_id].seq
+
+
+def test_the_capital_of_france(path, capfd):
+    events = queue.Queue()
+    model = LanguageModel(path, post=events.put, clock=SystemClock(), threads=2, max_calls=4)
+    model.start()
+    model.open("c1", PERSONA)
+    model.generate("c1", 1, talk("What is the capital of France?"))
+    text = ""
+    while isinstance(event := events.get(timeout=60), ReplyText):
+        text += event.text
+    assert isinstance(event, ReplyEnded)
+    assert "Paris" in text
+    assert model.status()["ready"]
+    model.stop()
+    assert capfd.readouterr().err == ""
+
+
+def test_alone_and_beside_seven_others_the_words_are_the_same(backend):
+    with Desk(backend) as alone:
+        alone.scheduler.open("c", PERSONA, None, None)
+        alone.scheduler.generate("c", 1, talk("What is the capital of France?"))
+        alone.run()
+        expected = alone.reply("c")
+        expected_tokens = list(alone.held("c").tokens)
+    with Desk(backend) as beside:
+        beside.scheduler.open("c", PERSONA, None, None)
+        for number, topic in enumerate(TOPICS):
+            beside.scheduler.open(f"o{number}", PERSONA, None, None)
+            beside.scheduler.generate(f"o{number}", 1, talk(f"Tell me about {topic}."))
+        for _ in range(5):
+            beside.scheduler.step()
+        beside.scheduler.generate("c", 1, talk("What is the capital of France?"))
+        beside.run()
+        assert beside.reply("c") == expected
+        assert beside.held("c").tokens == expected_tokens
+        assert len({beside.reply(f"o{number}") for number in range(7)}) == 7
+
+
+def logits_after(backend, seq, tokens, held=0):
+    assert backend.decode([Entry(seq, held, tokens[held:], True)]) == 0
+    return backend.logits(0).copy()
+
+
+def test_logits_of_a_used_sequence_are_those_of_a_fresh_one(backend):
+    """Isolation: whatever else is in the context, the next token's logits depend on the sequence's own tokens only.
+
+    Cells of other calls are masked to minus infinity, so their weight is exactly 0; sums are made in another order,
+    which is all that may differ.
+    """
+    with Desk(backend) as desk:
+        for number, topic in enumerate(TOPICS):
+            desk.scheduler.open(f"o{number}", PERSONA, None, None)
+            desk.scheduler.generate(f"o{number}", 1, talk(f"Tell me about {topic}."))
+        desk.run()
+        used = desk.held("o3")
+        tokens = [*used.tokens, 198]
+        crowded = logits_after(backend, used.seq_id, tokens, len(used.tokens))
+        desk.scheduler._room.pool.extend(used, tokens[-1:])
+        spread = float(crowded.max() - crowded.min())
+    fresh = logits_after(backend, 0, tokens)
+    backend.seq_rm(0, 0)
+    assert int(fresh.argmax()) == int(crowded.argmax())
+    assert np.abs(fresh - crowded).max() < 0.02 * spread
+
+
+def test_an_interruption_and_a_returning_turn_read_only_what_is_new(backend):
+    with Desk(backend) as desk:
+        desk.scheduler.open("c", PERSONA, None, None)
+        desk.scheduler.generate("c", 1, talk("Tell me about bread."))
+        desk.run()
+        heard = " ".join(desk.reply("c").split()[:4])
+        desk.scheduler.generate(
+            "c", 2, talk("Tell me about bread.", heard, "Stop. What is the capital of France?")
+        )
+        desk.run()
+        ended = desk.ended("c", 2)
+        assert ended.prompt_tokens - ended.cached_tokens < 30
+        assert desk.reply("c", 2)
+
+
+def test_saved_killed_and_resumed_the_words_are_the_same(backend, tmp_path):
+    with Desk(backend) as desk:
+        desk.scheduler.open("c", PERSONA, None, None)
+        desk.scheduler.generate("c", 1, talk("My name is Bob. Tell me about Rome."))
+        desk.run()
+        first = desk.reply("c")
+        desk.scheduler.snapshot("c")
+        snapshot = desk.events[-1]
+        assert isinstance(snapshot, SessionSnapshot)
+        desk.scheduler.generate(
+            "c", 2, talk("My name is Bob. Tell me about Rome.", first, "What is my name?")
+        )
+        desk.run()
+        expected = desk.reply("c", 2)
+    store = SessionStore(tmp_path / "sessions")
+    saved = SavedConversation(
+        (), snapshot.tokens, snapshot.kv, snapshot.fingerprint, snapshot.template_digest
+    )
+    store.save("line/bob", saved)
+    store.close()
+    store = SessionStore(tmp_path / "sessions")
+    with Desk(backend) as later:
+        later.scheduler.open("d", PERSONA, None, store.load("line/bob"))
+        later.scheduler.generate(
+            "d", 2, talk("My name is Bob. Tell me about Rome.", first, "What is my name?")
+        )
+        later.run()
+        assert later.ended("d", 2).cached_tokens == len(snapshot.tokens)
+        assert later.reply("d", 2) == expected
+    store.close()
+
+
+def test_a_damaged_state_is_read_again(backend):
+    with Desk(backend) as desk:
+        desk.scheduler.open("c", PERSONA, None, None)
+        desk.scheduler.generate("c", 1, talk("Tell me about Rome."))
+        desk.run()
+        desk.scheduler.snapshot("c")
+        snapshot = desk.events[-1]
+    for kv in (snapshot.kv[: len(snapshot.kv) // 2], b"\xff" * 4000, b""):
+        saved = SavedConversation((), snapshot.tokens, kv, snapshot.fingerprint, snapshot.template_digest)
+        with Desk(backend) as later:
+            later.scheduler.open("c", PERSONA, None, saved)
+            later.scheduler.generate("c", 1, talk("Tell me about Rome."))
+            later.run()
+            assert later.reply("c") == desk.reply("c")
+
+
+def test_history_is_shifted_when_the_share_is_full(backend):
+    with Desk(backend) as desk:
+        desk.scheduler._share = 300
+        desk.scheduler._room._share = 300
+        desk.scheduler.open("c", PERSONA, None, None)
+        said, cached = [], []
+        for number, topic in enumerate(TOPICS):
+            said.append(f"Tell me about {topic}.")
+            desk.scheduler.generate("c", number, talk(*said))
+            desk.run()
+            cached.append(desk.ended("c", number).cached_tokens)
+            said.append(desk.reply("c", number))
+        assert desk.scheduler._room.calls["c"].dropped > 0
+        assert all(said)
+        assert backend.seq_len(desk.held("c").seq_id) == len(desk.held("c").tokens)
+        drop = next(i for i in range(2, len(cached)) if cached[i] < cached[i - 1])
+        assert cached[drop] > cached[0]
+
+
+def test_a_grammar_is_kept(backend):
+    with Desk(backend) as desk:
+        desk.scheduler.open("c", PERSONA, None, None)
+        grammar = 'root ::= "{\\"city\\": \\"" [A-Za-z ]+ "\\"}"'
+        desk.scheduler.generate("c", 1, talk("What is the capital of France?"), grammar=grammar)
+        desk.run()
+        assert desk.reply("c").startswith('{"city": "')
+
+
+def test_the_same_seed_says_the_same(backend):
+    replies = []
+    for seed in (7, 7, 8):
+        persona = Persona(prompt=PERSONA.prompt, sampling=Sampling(temperature=1.0, seed=seed, max_tokens=30))
+        with Desk(backend) as desk:
+            desk.scheduler.open("c", persona, None, None)
+            desk.scheduler.generate("c", 1, talk("Tell me a story.", persona=persona))
+            desk.run()
+            replies.append(desk.reply("c"))
+    assert replies[0] == replies[1]
+    assert replies[0] != replies[2]
+
+
+def test_an_eight_bit_cache_works(path):
+    options = BackendOptions(threads=2, n_seq_max=4, n_ctx_per_call=512, max_calls=2, kv_type="q8_0")
+    backend = LlamaCpp(path, options)
+    with Desk(backend) as desk:
+        desk.scheduler.open("c", PERSONA, None, None)
+        desk.scheduler.generate("c", 1, talk("What is the capital of France?"))
+        desk.run()
+        assert "Paris" in desk.reply("c")
+    assert backend.kv_bytes_per_token < 0.54 * 23040
+    backend.close()
+
+
+def test_a_truncated_model_is_said_in_one_sentence(path, tmp_path, caplog, capfd):
+    caplog.set_level(logging.CRITICAL)
+    cut = tmp_path / "cut.gguf"
+    with path.open("rb") as source, cut.open("wb") as target:
+        shutil.copyfileobj(source, target)
+        target.truncate(5_000_000)
+    with pytest.raises(ModelError, match="download it again") as caught:
+        LanguageModel(cut, post=print, clock=SystemClock(), threads=1, max_calls=1).start()
+    assert str(cut) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_context_that_does_not_fit_is_said(path):
+    options = BackendOptions(
+        threads=1, n_seq_max=2, n_ctx_per_call=512, max_calls=1, n_ctx_total=2_000_000_000
+    )
+    with pytest.raises((InferenceError, ModelError), match="context"):
+        LlamaCpp(path, options)
+
+
+def test_opening_and_closing_500_calls_leaks_nothing(backend):
+    with Desk(backend) as desk:
+        for number in range(500):
+            desk.scheduler.open(f"c{number}", PERSONA, None, None)
+            if number % 50 == 0:
+                desk.scheduler.generate(f"c{number}", 1, talk("Hi."))
+                desk.scheduler.step()
+            desk.scheduler.close_call(f"c{number}")
+        assert desk.scheduler.status()["calls"] == 0
+        assert desk.scheduler.status()["sequences_free"] >= backend.n_seq_max - 1
+    gc.collect()

@@ -1,0 +1,120 @@
+"""Pace, sequences, and the first look at a file."""
+
+import struct
+
+import pytest
+from fake_llama import FakeLlama
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiphone.errors import ModelError
+from aiphone.inference.gguf import read_header
+from aiphone.inference.llm_backend import BackendOptions
+from aiphone.inference.llm_pace import Pace
+from aiphone.inference.llm_slots import KvPool, common_prefix
+
+
+def test_pace_follows_the_measured_cost():
+    pace = Pace(budget=0.1, idle_budget=0.2, n_batch=512)
+    for _ in range(50):
+        pace.measured(0, 50, 50 * 0.004)
+    assert 23 <= pace.chunk(1) <= 25
+    assert 48 <= pace.chunk(0) <= 50
+    for _ in range(50):
+        pace.measured(1, 50, 51 * 0.0001)
+    assert pace.chunk(1) == 511
+    for _ in range(50):
+        pace.measured(1, 8, 9.0)
+    assert pace.chunk(1) == 4
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 16), st.integers(0, 300), st.floats(0, 10)), max_size=30),
+    st.integers(0, 64),
+)
+def test_pace_always_makes_progress_and_fits_the_batch(measurements, generating):
+    pace = Pace(0.1, 0.25, 256)
+    for speaking, reading, seconds in measurements:
+        pace.measured(speaking, reading, seconds)
+    assert 4 <= pace.chunk(generating) <= 256 - generating
+
+
+@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
+def test_common_prefix(a, b):
+    length = common_prefix(a, b)
+    assert a[:length] == b[:length]
+    assert length == min(len(a), len(b)) or a[length] != b[length]
+
+
+def test_shared_cells_are_counted_once_and_never_moved():
+    model = FakeLlama()
+    pool = KvPool(model)
+    source, one, two = pool.acquire(), pool.acquire(), pool.acquire()
+    pool.begin_template(source)
+    assert pool.adopt(source, list(range(10)), b"".join(n.to_bytes(2, "big") for n in range(10)))
+    source.shared = 10
+    pool.fork(source, one, 10)
+    pool.fork(source, two, 6)
+    assert pool.cells == len(model.cells) == 10
+    pool.release(source)
+    assert pool.cells == len(model.cells) == 10
+    with pytest.raises(ValueError, match="shared"):
+        pool.drop_middle(one, 2, 5)
+    pool.release(one)
+    assert pool.cells == len(model.cells) == 6
+    pool.release(two)
+    assert pool.cells == 0
+    assert pool.free_sequences == model.n_seq_max
+
+
+def test_cells_are_what_the_budget_buys():
+    small = BackendOptions(threads=2, n_seq_max=36, n_ctx_per_call=2048, max_calls=32)
+    assert small.n_ctx(23040) == 4352
+    assert small.n_ctx(131072) == 4096  # two whole shares, whatever they cost
+    assert small.n_ctx(10) == 33 * 2048
+    one = BackendOptions(threads=2, n_seq_max=5, n_ctx_per_call=2048, max_calls=1)
+    assert one.n_ctx(131072) == 2048
+    assert (
+        BackendOptions(threads=2, n_seq_max=5, n_ctx_per_call=2048, max_calls=1, n_ctx_total=777).n_ctx(1)
+        == 777
+    )
+
+
+def header(version=3, tensors=1, architecture=b"llama"):
+    key = b"general.architecture"
+    entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(architecture)) + architecture
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, 1) + entry
+
+
+def test_a_good_header(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(header())
+    assert read_header(path).architecture == "llama"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "not a GGUF"),
+        (b"GGUF\x03", "cut off"),
+        (b"\x89PNG" + bytes(40), "not a GGUF"),
+        (b"lmgg" + bytes(40), "Whisper"),
+        (header(version=9), "version 9"),
+        (header(tensors=0), "no weights"),
+        (header(architecture=b"whisper"), "not a language model"),
+    ],
+)
+def test_a_bad_header_is_said_in_one_sentence(tmp_path, data, says):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=says) as caught:
+        read_header(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_directory(tmp_path):
+    with pytest.raises(ModelError, match="does not exist"):
+        read_header(tmp_path / "none")
+    with pytest.raises(ModelError, match="directory"):
+        read_header(tmp_path)

@@ -1,0 +1,467 @@
+"""Speech to text for many calls, with a scripted model: queue, states, cancelling, failures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiphone.clock import ManualClock
+from aiphone.errors import ConfigError, InferenceError
+from aiphone.events import Event, Transcribed, WorkFailed
+from aiphone.inference.stt import SpeechToText
+from aiphone.inference.whisper_cpp import Aborted, DecodeParams, Segment, Token
+
+WAIT = 5.0
+RATE = 16_000
+
+
+def voice(seconds: float = 2.0, level: int = 3000) -> np.ndarray:
+    return np.full(int(seconds * RATE), level, np.int16)
+
+
+def segment(text: str, logprob: float = -0.1, no_speech: float = 0.0) -> Segment:
+    tokens = tuple(Token(index, f" {word}".encode(), 0.9, logprob) for index, word in enumerate(text.split()))
+    return Segment(text, 0.0, 1.0, no_speech, tokens)
+
+
+class FakeState:
+    """Says what its model's script says; can be held up."""
+
+    def __init__(self, model: FakeModel) -> None:
+        self.model = model
+        self.language = "de"
+        self.closed = False
+        self.busy = False
+        self.runs = 0
+
+    def full(
+        self,
+        pcm: np.ndarray,
+        params: DecodeParams,
+        *,
+        abort: Callable[[], bool] | None = None,
+        stop: Callable[[list[int]], bool] | None = None,
+    ) -> list[Segment]:
+        assert not self.closed
+        assert not self.busy, "two transcriptions in one state"
+        self.busy = True
+        self.runs += 1
+        try:
+            self.model.asked.append((self, len(pcm), params))
+            self.model.started.release()
+            if self.model.held is not None:
+                while not self.model.held.wait(0.001):
+                    if abort is not None and abort():
+                        raise Aborted("the transcription was cancelled.")
+            return self.model.answer(params, stop)
+        finally:
+            self.busy = False
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+
+
+class FakeModel:
+    multilingual = True
+    n_audio_ctx = 1500
+    token_eot = 50257
+
+    def __init__(self) -> None:
+        self.states: list[FakeState] = []
+        self.asked: list[tuple[FakeState, int, DecodeParams]] = []
+        self.started = threading.Semaphore(0)
+        self.held: threading.Event | None = None
+        self.closed = False
+        self.answer: Callable[..., list[Segment]] = lambda _params, _stop: [segment("hello there")]
+
+    def new_state(self) -> FakeState:
+        self.states.append(FakeState(self))
+        return self.states[-1]
+
+    def token_bytes(self, token: int) -> bytes:
+        return f" w{token}".encode()
+
+    def knows_language(self, code: str) -> bool:
+        return code in ("en", "de", "auto")
+
+    def close(self) -> None:
+        assert all(state.closed for state in self.states), "a state outlived its model"
+        self.closed = True
+
+    def hold(self) -> threading.Event:
+        self.held = threading.Event()
+        return self.held
+
+
+class Inbox:
+    """Stands for the mailbox: what was posted, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._arrived = threading.Condition()
+
+    def post(self, event: Event) -> None:
+        with self._arrived:
+            self.events.append(event)
+            self._arrived.notify_all()
+
+    def wait(self, count: int) -> list[Event]:
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.events) >= count, WAIT), self.events
+            return list(self.events)
+
+
+class Bench:
+    def __init__(self, **options: Any) -> None:
+        self.model = FakeModel()
+        self.inbox = Inbox()
+        self.clock = ManualClock(100.0)
+        self.stt = SpeechToText(
+            Path("ggml-fake.bin"),
+            post=self.inbox.post,
+            clock=self.clock,
+            threads=2,
+            load=lambda _path, _gpu, _flash: self.model,
+            **{"max_states": 4, **options},
+        )
+
+    def started(self) -> None:
+        assert self.model.started.acquire(timeout=WAIT)
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def build(**options: Any) -> Bench:
+        made.append(Bench(**options))
+        return made[-1]
+
+    yield build
+    for bench in made:
+        if bench.model.held is not None:
+            bench.model.held.set()
+        bench.stt.close()
+        assert bench.model.closed
+
+
+def texts(events: list[Event]) -> list[tuple[str, int, str]]:
+    return [(e.call_id, e.generation, e.text) for e in events if isinstance(e, Transcribed)]
+
+
+# ------------------------------------------------------------------ the plain case
+
+
+def test_a_turn_becomes_text(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.stt.submit("c1", 1, voice())
+    (event,) = bench.inbox.wait(1)
+    assert isinstance(event, Transcribed)
+    assert (event.call_id, event.generation, event.text, event.retried) == ("c1", 1, "hello there", False)
+    _, samples, params = bench.model.asked[0]
+    assert samples == 2 * RATE
+    assert params == DecodeParams(threads=2, audio_ctx=196, max_tokens=24, timestamps=True)
+
+
+def test_times_come_from_the_clock(make: Callable[..., Bench]) -> None:
+    bench = make()
+    gate = bench.model.hold()
+    bench.stt.submit("c1", 1, voice())
+    bench.started()
+    bench.stt.submit("c2", 1, voice())
+    bench.clock.advance(0.5)
+    gate.set()
+    first, second = bench.inbox.wait(2)
+    assert isinstance(first, Transcribed)
+    assert isinstance(second, Transcribed)
+    assert (first.seconds, first.queued) == (0.5, 0.0)
+    assert (second.seconds, second.queued) == (0.0, 0.5)
+
+
+def test_silence_is_answered_without_asking_the_model(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.stt.submit("c1", 1, voice(level=5))
+    bench.stt.submit("c1", 2, np.empty(0, np.int16))
+    assert texts(bench.inbox.wait(1))[-1][2] == ""
+    assert not bench.model.asked
+
+
+# ------------------------------------------------------------------ the guard
+
+
+def test_doubtful_text_is_decoded_with_more_context(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.model.answer = lambda params, _stop: [segment("good text", -0.1 if params.audio_ctx == 0 else -2.0)]
+    bench.stt.submit("c1", 1, voice())
+    (event,) = bench.inbox.wait(1)
+    assert isinstance(event, Transcribed)
+    assert (event.text, event.retried) == ("good text", True)
+    assert [params.audio_ctx for _, _, params in bench.model.asked] == [196, 356, 0]
+    assert bench.stt.status()["retried"] == 1
+
+
+def test_a_loop_is_stopped_from_within_the_decoding(make: Callable[..., Bench]) -> None:
+    bench = make()
+
+    def loop(_params: DecodeParams, stop: Callable[[list[int]], bool]) -> list[Segment]:
+        ids: list[int] = [50363]
+        while not stop(ids):
+            ids.append((len(ids) - 1) % 4)
+        assert len(ids) == 9
+        return [segment(" ".join(f"w{number}" for number in ids[1:]))]
+
+    bench.model.answer = loop
+    bench.stt.submit("c1", 1, voice(1.2))
+    (event,) = bench.inbox.wait(1)
+    assert isinstance(event, Transcribed)
+    assert (event.text, event.retried) == ("w0 w1 w2 w3", False)
+    assert bench.stt.status()["repetitions_cut"] == 1
+
+
+def test_a_long_turn_is_transcribed_in_windows(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.stt.submit("c1", 1, voice(65))
+    (event,) = bench.inbox.wait(1)
+    assert isinstance(event, Transcribed)
+    assert len(bench.model.asked) >= 3
+    assert event.text == " ".join(["hello there"] * len(bench.model.asked))
+    assert not event.retried
+    assert sum(samples for _, samples, _ in bench.model.asked) >= 65 * RATE
+
+
+def test_the_flags_reach_whisper(make: Callable[..., Bench]) -> None:
+    bench = make(audio_ctx=500, max_tokens=9, translate=True, language="de", beam_size=3)
+    bench.stt.submit("c1", 1, voice(), prompt="Anna, Berta")
+    bench.inbox.wait(1)
+    params = bench.model.asked[0][2]
+    assert (params.audio_ctx, params.max_tokens, params.translate, params.language) == (500, 9, True, "de")
+    assert (params.beam_size, params.initial_prompt) == (3, "Anna, Berta")
+
+
+def test_a_language_is_detected_once_for_a_call(make: Callable[..., Bench]) -> None:
+    bench = make(language="auto")
+    bench.stt.submit("c1", 1, voice())
+    bench.inbox.wait(1)
+    bench.stt.submit("c1", 2, voice())
+    bench.inbox.wait(2)
+    bench.stt.submit("c2", 1, voice())
+    bench.inbox.wait(3)
+    assert [params.language for _, _, params in bench.model.asked] == ["auto", "de", "auto"]
+
+
+def test_an_unknown_language_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no language 'xx'"):
+        Bench(language="xx")
+
+
+# ------------------------------------------------------------------ queue
+
+
+def test_a_newer_generation_takes_the_place_of_the_waiting_one(make: Callable[..., Bench]) -> None:
+    bench = make()
+    gate = bench.model.hold()
+    bench.stt.submit("c0", 1, voice())
+    bench.started()
+    bench.stt.submit("c1", 1, voice(2))
+    bench.stt.submit("c2", 1, voice())
+    bench.stt.submit("c1", 2, voice(3))
+    assert bench.stt.status()["waiting"] == 2
+    gate.set()
+    assert texts(bench.inbox.wait(3)) == [
+        ("c0", 1, "hello there"),
+        ("c1", 2, "hello there"),
+        ("c2", 1, "hello there"),
+    ]
+    assert bench.stt.status()["superseded"] == 1
+
+
+def test_a_newer_generation_stops_the_running_one(make: Callable[..., Bench]) -> None:
+    bench = make()
+    gate = bench.model.hold()
+    bench.stt.submit("c1", 1, voice())
+    bench.started()
+    bench.stt.submit("c1", 2, voice())
+    bench.started()  # the second began, although the gate is shut: the first was aborted
+    gate.set()
+    assert texts(bench.inbox.wait(1)) == [("c1", 2, "hello there")]
+    assert bench.stt.status()["failed"] == 0
+
+
+def test_an_older_generation_is_ignored(make: Callable[..., Bench]) -> None:
+    bench = make()
+    gate = bench.model.hold()
+    bench.stt.submit("c1", 5, voice())
+    bench.started()
+    bench.stt.submit("c1", 4, voice())
+    gate.set()
+    assert texts(bench.inbox.wait(1)) == [("c1", 5, "hello there")]
+    assert bench.stt.status()["waiting"] == 0
+
+
+def test_cancel_stops_waiting_and_running_work_and_posts_nothing(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.model.hold()
+    bench.stt.submit("c1", 1, voice())
+    bench.started()
+    bench.stt.submit("c2", 3, voice())
+    bench.stt.cancel("c2", 2)  # older than what waits
+    assert bench.stt.status()["waiting"] == 1
+    bench.stt.cancel("c2", 3)
+    bench.stt.cancel("c1", 1)
+    bench.stt.cancel("nobody", 1)
+    bench.stt.submit("c3", 1, voice())
+    bench.started()  # so the worker came free
+    assert bench.inbox.events == []
+
+
+def test_one_call_is_never_in_two_workers(make: Callable[..., Bench]) -> None:
+    bench = make(workers=3)
+    for generation in range(1, 30):
+        bench.stt.submit("c1", generation, voice())
+    assert any(event[1] == 29 for event in texts(bench.inbox.wait(1))) or bench.inbox.wait(2)
+    assert len(bench.model.states) == 1  # FakeState asserts that it is never entered twice
+
+
+# ------------------------------------------------------------------ states
+
+
+def test_states_are_made_at_first_use_kept_by_the_call_and_recycled(make: Callable[..., Bench]) -> None:
+    bench = make()
+    assert bench.stt.status()["states"] == 0
+    bench.stt.submit("c1", 1, voice())
+    bench.inbox.wait(1)
+    bench.stt.submit("c1", 2, voice())
+    bench.inbox.wait(2)
+    bench.stt.submit("c2", 1, voice())
+    bench.inbox.wait(3)
+    assert [state.runs for state in bench.model.states] == [2, 1]
+    bench.stt.release("c1")
+    bench.stt.release("c1")
+    assert bench.stt.status()["states_free"] == 1
+    bench.stt.submit("c3", 1, voice())
+    bench.inbox.wait(4)
+    assert [state.runs for state in bench.model.states] == [3, 1]
+    assert bench.stt.status()["states"] == 2
+
+
+def test_a_silent_call_costs_no_state(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.stt.release("c1")
+    bench.stt.cancel("c1", 1)
+    assert not bench.model.states
+
+
+def test_more_calls_than_states_fail_with_the_cure(
+    make: Callable[..., Bench], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make(max_states=1)
+    bench.stt.submit("c1", 1, voice())
+    bench.inbox.wait(1)
+    with caplog.at_level(logging.CRITICAL, logger="aiphone"):
+        bench.stt.submit("c2", 1, voice())
+        event = bench.inbox.wait(2)[1]
+    assert isinstance(event, WorkFailed)
+    assert "--max-calls" in event.reason
+    bench.stt.release("c1")
+    bench.stt.submit("c2", 2, voice())
+    assert texts(bench.inbox.wait(3))[-1] == ("c2", 2, "hello there")
+
+
+def test_releasing_a_running_call_gives_its_state_back_when_it_stops(make: Callable[..., Bench]) -> None:
+    bench = make(max_states=1)
+    bench.model.hold()
+    bench.stt.submit("c1", 1, voice())
+    bench.started()
+    bench.stt.release("c1")
+    bench.stt.submit("c2", 1, voice())
+    bench.started()
+    assert len(bench.model.states) == 1
+    assert bench.inbox.events == []
+
+
+# ------------------------------------------------------------------ failures
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(InferenceError("whisper.cpp failed."), "whisper.cpp failed."), (RuntimeError("boom"), "speech to text failed")],
+)
+def test_a_failure_is_told_the_state_dropped_and_the_worker_lives(
+    make: Callable[..., Bench], caplog: pytest.LogCaptureFixture, error: Exception, reason: str
+) -> None:
+    bench = make()
+
+    def fail(_params: DecodeParams, _stop: object) -> list[Segment]:
+        raise error
+
+    good, bench.model.answer = bench.model.answer, fail
+    with caplog.at_level(logging.WARNING, logger="aiphone"):
+        bench.stt.submit("c1", 1, voice())
+        (event,) = bench.inbox.wait(1)
+    assert isinstance(event, WorkFailed)
+    assert event.reason.startswith(reason)
+    assert bench.model.states[0].closed
+    assert "c1" in caplog.text
+    bench.model.answer = good
+    bench.stt.submit("c1", 2, voice())
+    assert texts(bench.inbox.wait(2)) == [("c1", 2, "hello there")]
+    assert bench.stt.status()["states"] == 1
+
+
+def test_close_stops_running_work(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.model.hold()
+    bench.stt.submit("c1", 1, voice())
+    bench.started()
+    bench.stt.submit("c2", 1, voice())
+    bench.stt.close()
+    assert bench.model.closed
+    assert bench.inbox.events == []
+    bench.model.closed = False
+    bench.model.states.clear()
+
+
+# ------------------------------------------------------------------ any order
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["submit", "cancel", "release"]), st.sampled_from(["a", "b", "c"])), max_size=40)
+)
+def test_any_order_ends_with_every_state_accounted_for(steps: list[tuple[str, str]]) -> None:
+    bench = Bench(workers=2, max_states=8)
+    generation = 0
+    try:
+        for step, call in steps:
+            generation += 1
+            match step:
+                case "submit":
+                    bench.stt.submit(call, generation, voice(0.1))
+                case "cancel":
+                    bench.stt.cancel(call, generation)
+                case _:
+                    bench.stt.release(call)
+        for call in "abc":
+            bench.stt.release(call)
+        bench.stt.submit("last", generation + 1, voice(0.1))
+        while not any(event.call_id == "last" for event in bench.inbox.wait(1)):
+            bench.inbox.wait(len(bench.inbox.events) + 1)
+        bench.stt.release("last")
+    finally:
+        bench.stt.close()
+    assert all(state.closed for state in bench.model.states)
+    assert not any(isinstance(event, WorkFailed) for event in bench.inbox.events)
+    assert len({(event.call_id, event.generation) for event in texts_of(bench)}) == len(texts_of(bench))
+
+
+def texts_of(bench: Bench) -> list[Transcribed]:
+    return [event for event in bench.inbox.events if isinstance(event, Transcribed)]
