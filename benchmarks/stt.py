@@ -97,11 +97,29 @@ def upsample(pcm: Pcm) -> Pcm:
 
 # --------------------------------------------------------------------------- words
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
-_TENS = " x x twenty thirty forty fifty sixty seventy eighty ninety".split(" ")[1:]
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["", "x", "x", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"][1:]
 
 
 def spell(number: int) -> str:

@@ -20,8 +20,8 @@ from aiphone.cli.memory import Memory
 from aiphone.cli.personas import default_persona, personas_by_line
 from aiphone.clock import SystemClock
 from aiphone.config import LineSettings, Settings
-from aiphone.conversation.call import CallRecord, Stages
-from aiphone.conversation.commands import Said
+from aiphone.conversation.call import Stages
+from aiphone.conversation.facts import Fact, WordsSaid
 from aiphone.conversation.switchboard import Switchboard
 from aiphone.errors import ConfigError
 from aiphone.inference.llm import LanguageModel
@@ -201,7 +201,7 @@ class Phone:
             max_calls=min(settings.max_calls, self.sip.status().max_calls),
             persona_for=lambda line: self.by_line.get(line, self.persona),
             close_sockets=ports.close,
-            said=self._said,
+            watch=self._watch,
         )
         for line in settings.lines:
             if line.enabled:
@@ -233,10 +233,10 @@ class Phone:
         if self.switchboard is not None:
             self.switchboard.dispatch(event)
 
-    def _said(self, record: CallRecord, line: Said) -> None:
-        if self.transcript is not None:
-            who = self.persona.caller_name if line.role == "user" else self.persona.name
-            self.transcript.add(record.call_id, who, line.text)
+    def _watch(self, fact: Fact) -> None:
+        if self.transcript is not None and isinstance(fact, WordsSaid):
+            who = self.persona.caller_name if fact.role == "user" else self.persona.name
+            self.transcript.add(fact.record.call_id, who, fact.text)
 
     # ------------------------------------------------------------------------------------------- stop
 

@@ -21,7 +21,7 @@ from aiphone.cli.assembly import Phone, sip_host, with_free_ports
 from aiphone.cli.status import sip_uri
 from aiphone.clock import SystemClock
 from aiphone.config import Settings
-from aiphone.conversation.call import CallRecord
+from aiphone.conversation.record import CallRecord
 from aiphone.errors import AiphoneError, NetworkError
 from aiphone.events import INTERNAL_RATE
 from aiphone.models.resolve import resolve_llm, resolve_onnx, resolve_voice, resolve_whisper

@@ -33,7 +33,9 @@ class StatusReport:
             "max_calls": self._settings.max_calls,
             "warnings": [],
         }
-        if phone is None or phone.sip is None or phone.switchboard is None or phone.models is None:
+        if phone is None or phone.models is None or phone.engine is None:
+            return body
+        if phone.sip is None or phone.switchboard is None:
             return body
         now = phone.clock.now()
         sip = phone.sip.status()
@@ -68,6 +70,19 @@ class StatusReport:
             ],
             "active_calls": len(board.active),
             "total_calls": board.total,
+            "recent_calls": [
+                {
+                    "call_id": record.call_id,
+                    "sip_call_id": record.sip_call_id,
+                    "line_id": record.line_id,
+                    "caller": record.caller,
+                    "end_reason": record.end_reason,
+                    "seconds": round((record.ended or now) - record.started, 1),
+                    "turns": [{"total": turn.total, **turn.parts()} for turn in record.turns],
+                }
+                for record in board.recent
+            ],
+            "media": asdict(phone.engine.stats()),
             "max_calls": sip.max_calls,
             "warnings": [text for text in (sip.note, sip.failure) if text],
         }

@@ -7,13 +7,16 @@ A ``Call`` owns everything that belongs to one caller (media, timers, record) an
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from aiphone import events as ev
 from aiphone.clock import Clock
 from aiphone.conversation import commands as cmd
+from aiphone.conversation.facts import CallAnswered, Hearing, Speaking, StateChanged, TurnTimed, Watcher, WordsSaid
 from aiphone.conversation.latency import TurnTimes
 from aiphone.conversation.machine import Conversation
 from aiphone.conversation.playout import PlayoutFeeder
@@ -29,12 +32,15 @@ from aiphone.conversation.ports import (
     TimerHandle,
     Timers,
 )
+from aiphone.conversation.record import CallRecord
 from aiphone.errors import MediaError
 
 log = logging.getLogger(__name__)
 
 TOP_UP_SECONDS = 0.2
 """How often audio that waits for room in the playout ring is offered again."""
+
+_PORT = re.compile(r"(?<=[^:]):\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +58,6 @@ class Stages:
     memory: MemoryPort | None = None
 
 
-@dataclass(slots=True)
-class CallRecord:
-    """What is known about a call, for the status page and later for the store."""
-
-    call_id: str
-    line_id: str
-    caller: str
-    caller_name: str
-    called: str
-    sip_call_id: str
-    started: float
-    answered: float | None = None
-    ended: float | None = None
-    end_reason: str = ""
-    words: list[cmd.Said] = field(default_factory=list)
-    turns: list[TurnTimes] = field(default_factory=list)
-
-
 class Call:
     """A call from INVITE to BYE."""
 
@@ -81,16 +69,16 @@ class Call:
         *,
         feed: Callable[[ev.Event], None],
         close_sockets: Callable[[ev.RtpSockets], None],
-        said: Callable[[CallRecord, cmd.Said], None],
+        watch: Watcher,
     ) -> None:
         """``feed`` brings a timer's event back in; ``close_sockets`` takes sockets that the engine did not;
-        ``said`` is told of each line of the conversation."""
+        ``watch`` is told what happens."""
         self.record = record
         self.conversation = conversation
         self._stages = stages
         self._feed = feed
         self._close_sockets = close_sockets
-        self._said = said
+        self._watch = watch
         self._media: MediaCallPort | None = None
         self._feeder: PlayoutFeeder | None = None
         self._timers: dict[str, TimerHandle] = {}
@@ -133,13 +121,19 @@ class Call:
         if self._confirmed is None or self._media is None or self.record.answered is not None:
             return
         self.record.answered = self._confirmed.at
+        self._watch(CallAnswered(self.record))
         self._step(self._confirmed)
 
     def _step(self, event: ev.Event) -> None:
         now = self._stages.clock.now()
         played = self._media.played if self._media is not None else 0
+        before, current = self.conversation.state, self.conversation.generation
         for command in self.conversation.handle(event, now, played):
             self._carry_out(command)
+        if self.conversation.state is not before:
+            self._watch(StateChanged(self.record, self.conversation.state.value))
+        if isinstance(event, ev.Transcribed) and event.generation == current and event.text.strip():
+            self._watch(Hearing(self.record, event.text.strip()))
 
     # ---------------------------------------------------------------------------------------------- commands
 
@@ -149,14 +143,17 @@ class Call:
             case cmd.Transcribe(generation, pcm):
                 stages.recogniser.submit(call_id, generation, pcm)
             case cmd.Generate(generation, messages, speculative):
+                log.debug("%s: prompt %s", call_id, [(message.role, message.content) for message in messages])
                 stages.model.generate(call_id, generation, messages, speculative=speculative)
             case cmd.Promote(generation):
                 stages.model.promote(call_id, generation)
             case cmd.Speak(generation, phrase, text):
                 voice = self.conversation.persona.voice
                 stages.synthesiser.submit(call_id, generation, phrase, text, voice)
-            case cmd.Play(pcm):
+            case cmd.Play(pcm, text):
                 self._play(pcm)
+                if text:
+                    self._watch(Speaking(self.record, text))
             case cmd.StopPlayout():
                 if self._feeder is not None:
                     self._feeder.stop()
@@ -178,7 +175,7 @@ class Call:
                 stages.sip.hangup(call_id, reason=reason)
             case cmd.Said():
                 self.record.words.append(command)
-                self._said(self.record, command)
+                self._watch(WordsSaid(self.record, command.role, command.text, command.at, command.interrupted))
             case cmd.TurnMeasured(times):
                 self._measured(times)
             case cmd.InteractionDone(history):
@@ -187,6 +184,7 @@ class Call:
 
     def _measured(self, times: TurnTimes) -> None:
         self.record.turns.append(times)
+        self._watch(TurnTimed(self.record, times))
         parts = ", ".join(f"{name} {1000 * part:.0f}" for name, part in times.parts().items())
         log.info("%s: answered after %.0f ms (%s)", self.record.call_id, 1000 * times.total, parts)
 
@@ -216,8 +214,15 @@ class Call:
 
     @property
     def memory_key(self) -> str:
-        """Under what this caller's conversation is kept: one for each line and caller."""
-        return f"{self.record.line_id}:{self.record.caller}"
+        """Under what this caller's conversation is kept: one for each line and caller.
+
+        Without the port of the caller's URI: many phones take another one each time they start.
+        """
+        return f"{self.record.line_id}:{_PORT.sub('', self.record.caller)}"
+
+    def media_stats(self) -> Any:
+        """The media engine's counters for this call, or None when it has no media."""
+        return self._media.stats() if self._media is not None else None
 
     def release(self) -> None:
         """Give everything back. The call is of no use afterwards."""

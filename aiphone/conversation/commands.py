@@ -51,6 +51,8 @@ class Play:
     """Queue audio for the caller."""
 
     pcm: Pcm = field(repr=False, compare=False)
+    text: str = ""
+    """The words that begin with this audio; empty when it goes on with earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,9 @@ DUCK_DB = -12.0
 _GAP = np.zeros(ev.INTERNAL_RATE // 5, np.int16)
 """Silence put between the stretches of one turn for the recogniser: long enough to part words."""
 
+_AUDIBLE = 328
+"""Samples above this (-40 dBFS) are sound, for cutting the silence before an answer."""
+
 _WORKER_EVENTS = (ev.Transcribed, ev.ReplyText, ev.ReplyEnded, ev.SpeechChunk, ev.WorkFailed)
 
 
@@ -258,12 +261,15 @@ class Conversation:
             self._out.append(cmd.Speak(reply.generation, number, text))
 
     def _play(self, reply: Reply, phrase: int, pcm: ev.Pcm) -> None:
+        if not reply.audible:
+            pcm = _without_lead(pcm)
         if not pcm.size:
             return
         start = max(self._queue_end, self._played)
+        begins = reply.phrases[phrase].samples == 0
         reply.queued(phrase, start, pcm.size)
         self._queue_end = start + pcm.size
-        self._out.append(cmd.Play(pcm))
+        self._out.append(cmd.Play(pcm, reply.phrases[phrase].text if begins else ""))
         if self.state is State.THINKING:
             self._stretches.clear()
             self._go(State.SPEAKING)
@@ -424,6 +430,15 @@ class Conversation:
     def _only_wake_command(self) -> bool:
         wake = _words(self.persona.wake_command)
         return bool(wake) and bool(self.persona.heard_ok) and _words(self._user_text) == wake
+
+
+def _without_lead(pcm: ev.Pcm) -> ev.Pcm:
+    """Without the silence that a voice begins with: the caller would wait for it.
+
+    A frame of 20 ms before the first sound stays, so that its onset is whole.
+    """
+    loud = np.flatnonzero(np.abs(pcm.astype(np.int32)) > _AUDIBLE)
+    return pcm[max(0, int(loud[0]) - ev.FRAME_SAMPLES) :] if loud.size else pcm[:0]
 
 
 def _words(text: str) -> list[str]:

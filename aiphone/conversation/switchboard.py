@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Callable
 
 from aiphone import events as ev
-from aiphone.conversation import commands as cmd
-from aiphone.conversation.call import Call, CallRecord, Stages
+from aiphone.conversation.call import Call, Stages
+from aiphone.conversation.facts import CallAdmitted, CallOver, Watcher
 from aiphone.conversation.machine import Conversation
+from aiphone.conversation.record import CallRecord
 from aiphone.persona import Persona
 
 log = logging.getLogger(__name__)
@@ -34,14 +35,15 @@ class Switchboard:
         max_calls: int,
         persona_for: Callable[[str], Persona],
         close_sockets: Callable[[ev.RtpSockets], None],
-        said: Callable[[CallRecord, cmd.Said], None],
+        watch: Watcher,
     ) -> None:
-        """``persona_for`` names who answers a line; ``close_sockets`` takes back what no call wants any more."""
+        """``persona_for`` names who answers a line; ``close_sockets`` takes back what no call wants;
+        ``watch`` is told what happens (see ``facts``)."""
         self._stages = stages
         self._max_calls = max_calls
         self._persona_for = persona_for
         self._close_sockets = close_sockets
-        self._said = said
+        self._watch = watch
         self._calls: dict[str, Call] = {}
         self._closing = False
         self.lines: dict[str, ev.LineChanged] = {}
@@ -66,6 +68,7 @@ class Switchboard:
         match event:
             case ev.LineChanged():
                 self.lines[event.line_id] = event
+                self._watch(event)
             case ev.IncomingCall():
                 self._admit(event)
             case _:
@@ -93,12 +96,13 @@ class Switchboard:
             self._stages,
             feed=self._route,
             close_sockets=self._close_sockets,
-            said=self._said,
+            watch=self._watch,
         )
         if self._stages.memory is not None:
             call.conversation.history[:] = self._stages.memory.recall(event.call_id, call.memory_key)
         self._calls[event.call_id] = call
         self.total += 1
+        self._watch(CallAdmitted(record))
         self._stages.model.open(event.call_id, persona)
         sip.answer(event.call_id)
         log.info("%s: a call from %s", event.call_id, event.caller)
@@ -112,10 +116,13 @@ class Switchboard:
         call.handle(event)
         if isinstance(event, ev.CallEnded):
             del self._calls[event.call_id]
+            media = call.media_stats()
             call.release()
             call.record.ended = event.at
+            call.record.end_code = event.code
             call.record.end_reason = call.record.end_reason or event.reason
             self.recent.append(call.record)
+            self._watch(CallOver(call.record, media))
             log.info("%s: ended (%d %s)", event.call_id, event.code, call.record.end_reason)
 
     def hang_up_all(self) -> None:

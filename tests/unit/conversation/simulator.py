@@ -143,7 +143,7 @@ class Simulator:
                 self.prompts.append(tuple(message.content for message in messages))
                 self._generate(generation, messages[-1].content)
             case cmd.Speak(generation, phrase, text):
-                pcm = np.ones(round(len(text) * SECONDS_PER_LETTER * ev.INTERNAL_RATE), np.int16)
+                pcm = np.full(round(len(text) * SECONDS_PER_LETTER * ev.INTERNAL_RATE), 8000, np.int16)
                 half = pcm.size // 2
                 self._answer(
                     "speak",

@@ -119,6 +119,17 @@ def test_the_model_is_never_shown_an_assistant_who_speaks_first() -> None:
     assert [prompt[1] for prompt in simulator.prompts] == ["Hello there."]
 
 
+def test_an_answer_begins_without_the_silence_of_the_voice() -> None:
+    simulator = Simulator(persona=Persona(greeting="Hello.", idle_after=0.0))
+    simulator.confirm(0.0)
+    simulator.run(0.0)
+    pcm = np.concatenate([np.zeros(1600, np.int16), np.full(3200, 8000, np.int16)])
+    out = simulator.conversation.handle(ev.SpeechChunk(CALL, 1, 0, pcm, True, 0.1), 0.1, 0)
+    play = next(command for command in out if isinstance(command, cmd.Play))
+    assert play.pcm.size == ev.FRAME_SAMPLES + 3200
+    assert play.text == "Hello."
+
+
 def test_the_picture_names_every_state() -> None:
     picture = mermaid(TABLE.values())
     assert all(state.value in picture for state in State)

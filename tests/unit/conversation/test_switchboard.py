@@ -7,8 +7,11 @@ import pytest
 from stand_ins import SOCKETS, STREAM, Bench
 
 from aiphone import events as ev
+from aiphone.conversation.facts import Fact, WordsSaid
 from aiphone.conversation.switchboard import RETRY_AFTER_SECONDS, Switchboard
 from aiphone.persona import Persona
+
+LOUD = np.full(320, 8000, np.int16)
 
 PERSONA = Persona(greeting="Hello.", idle_after=0.0)
 
@@ -17,13 +20,13 @@ class Exchange(Bench):
     def __init__(self, max_calls: int = 2) -> None:
         super().__init__()
         self.closed: list[ev.RtpSockets] = []
-        self.said: list[tuple[str, str, str]] = []
+        self.facts: list[Fact] = []
         self.board = Switchboard(
             self.stages,
             max_calls=max_calls,
             persona_for=lambda line: PERSONA,
             close_sockets=self.closed.append,
-            said=lambda record, line: self.said.append((record.call_id, line.role, line.text)),
+            watch=self.facts.append,
         )
 
     def invite(self, call_id: str, caller: str = "sip:ann@127.0.0.1") -> None:
@@ -112,7 +115,7 @@ def test_long_answers_wait_for_room_and_stop_at_once() -> None:
     exchange = Exchange()
     exchange.connect("c1")
     media = exchange.engine.calls["c1"]
-    exchange.board.dispatch(ev.SpeechChunk("c1", 1, 0, np.ones(40_000, np.int16), True, 0.1))
+    exchange.board.dispatch(ev.SpeechChunk("c1", 1, 0, np.full(40_000, 8000, np.int16), True, 0.1))
     assert media.queued == 16_000
     media.play(10_000)
     exchange.timers.advance(0.25)
@@ -129,7 +132,7 @@ def test_events_of_one_call_never_reach_another() -> None:
     exchange.connect("c1")
     exchange.connect("c2")
     exchange.journal.lines.clear()
-    exchange.board.dispatch(ev.SpeechChunk("c1", 1, 0, np.ones(320, np.int16), True, 0.1))
+    exchange.board.dispatch(ev.SpeechChunk("c1", 1, 0, LOUD, True, 0.1))
     assert exchange.engine.calls["c1"].queued == 320
     assert exchange.engine.calls["c2"].queued == 0
 
@@ -137,7 +140,7 @@ def test_events_of_one_call_never_reach_another() -> None:
 def test_a_returning_caller_keeps_the_conversation() -> None:
     exchange = Exchange()
     exchange.connect("c1")
-    exchange.board.dispatch(ev.SpeechChunk("c1", 1, 0, np.ones(320, np.int16), True, 0.1))
+    exchange.board.dispatch(ev.SpeechChunk("c1", 1, 0, LOUD, True, 0.1))
     exchange.engine.calls["c1"].play(320)
     exchange.board.dispatch(ev.PlayoutDrained("c1", 320, 1.0))
     exchange.board.dispatch(ev.VoiceStarted("c1", 2.0))
@@ -159,10 +162,22 @@ def test_shutting_down_says_goodbye_to_all_and_takes_no_more() -> None:
 def test_words_reach_the_transcript_with_their_call() -> None:
     exchange = Exchange()
     exchange.connect("c1")
-    exchange.board.dispatch(ev.SpeechChunk("c1", 1, 0, np.ones(320, np.int16), True, 0.1))
+    exchange.board.dispatch(ev.SpeechChunk("c1", 1, 0, LOUD, True, 0.1))
     exchange.engine.calls["c1"].play(320)
     exchange.board.dispatch(ev.PlayoutDrained("c1", 320, 1.0))
-    assert exchange.said == [("c1", "assistant", "Hello.")]
+    said = [fact for fact in exchange.facts if isinstance(fact, WordsSaid)]
+    assert [(fact.record.call_id, fact.role, fact.text) for fact in said] == [("c1", "assistant", "Hello.")]
+
+
+def test_watchers_are_told_a_call_from_its_begin_to_its_end() -> None:
+    exchange = Exchange()
+    exchange.connect("c1")
+    exchange.board.dispatch(ev.SpeechChunk("c1", 1, 0, LOUD, True, 0.1))
+    exchange.board.dispatch(ev.CallEnded("c1", 200, "Normal", 1.0))
+    kinds = [type(fact).__name__ for fact in exchange.facts]
+    assert kinds[:2] == ["CallAdmitted", "CallAnswered"]
+    assert "Speaking" in kinds
+    assert kinds[-1] == "CallOver"
 
 
 def test_lines_are_known_by_their_last_state() -> None:
