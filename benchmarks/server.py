@@ -59,7 +59,9 @@ def environment() -> dict[str, str]:
 class Server:
     """The process. Use it in a ``with`` block; any one thread."""
 
-    def __init__(self, *flags: str, http_port: int = 0, sip_port: int = 0, ready_timeout: float = READY_TIMEOUT) -> None:
+    def __init__(
+        self, *flags: str, http_port: int = 0, sip_port: int = 0, ready_timeout: float = READY_TIMEOUT
+    ) -> None:
         self.out: list[str] = []
         """Lines of standard output so far."""
         self.err: list[str] = []

@@ -98,28 +98,10 @@ def upsample(pcm: Pcm) -> Pcm:
 # --------------------------------------------------------------------------- words
 
 _ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 ]
-_TENS = ["", "x", "x", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"][1:]
+_TENS = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
 def spell(number: int) -> str:
@@ -257,16 +239,19 @@ def resident() -> float:
 
 def memory_of_states(stt: SpeechToText, corpus: list[Prompt], count: int = 4) -> float:
     """MB for each further state that has transcribed something."""
-    states = [stt.new_state() for _ in range(count + 1)]
+    states = [stt.new_state()]
+    wide = stt.new_state()
     try:
-        stt.transcribe(states[0], corpus[0].pcm, language="en")
+        wide.full(corpus[0].pcm.astype(np.float32) / 32768.0, DecodeParams())
+        stt.transcribe(states[0], corpus[0].pcm, language="en", wide=lambda: wide)
         before = resident()
-        for state in states[1:]:
-            for prompt in corpus[:3]:
-                stt.transcribe(state, prompt.pcm, language="en")
+        for _ in range(count):
+            states.append(stt.new_state())
+            for prompt in corpus[:8]:
+                stt.transcribe(states[-1], prompt.pcm, language="en", wide=lambda: wide)
         return round((resident() - before) / count, 1)
     finally:
-        for state in states:
+        for state in [*states, wide]:
             state.close()
 
 
@@ -284,6 +269,7 @@ def run(model: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         threads=arguments.threads,
         max_states=8,
         use_gpu=arguments.gpu,
+        flash_attn=not arguments.no_flash,
         policy=policy,
     )
     state = stt.new_state()
@@ -328,6 +314,7 @@ def main() -> int:
     parser.add_argument("--margins", type=int, nargs="+", help="encoder positions beyond the audio, for each step")
     parser.add_argument("--noise", type=float, default=20.0, help="seconds of each noise; 0 is none")
     parser.add_argument("--gpu", action="store_true", help="use Metal or CUDA if the library has it")
+    parser.add_argument("--no-flash", action="store_true", help="without flash attention, ours and peers alike")
     parser.add_argument("--json", type=Path, help="write the results here as well")
     arguments = parser.parse_args()
     results = []

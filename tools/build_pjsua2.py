@@ -286,7 +286,10 @@ class Build:
         else:
             unpacked = self._work / "source"
             unpacked.mkdir()
-            self._step("tar", "-xf", str(self._source.path), "-C", str(unpacked))
+            try:
+                self._step("tar", "-xf", str(self._source.path), "-C", str(unpacked))
+            except BuildError as error:
+                raise BuildError(f"{self._source.path} cannot be unpacked ({error})") from error
             markers = list(unpacked.glob("version.mak")) + list(unpacked.glob("*/version.mak"))
             if not markers:
                 raise BuildError(f"{self._source.path} is not a pjproject tarball: it has no version.mak")

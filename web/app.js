@@ -109,7 +109,7 @@ function showReadiness(state, text) {
 
 function showAddress(uri) {
   const link = byId("sip-uri");
-  setText(link, uri);
+  setText(link, uri || "\u2026");
   // Only a SIP address becomes a link, whatever the server says.
   if (/^sips?:/i.test(uri)) link.href = uri;
   else link.removeAttribute("href");

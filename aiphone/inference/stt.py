@@ -7,6 +7,8 @@ The rules, which keep the queue bounded by the number of calls and the answers f
 * Workers take calls in the order in which they began to wait.
 * A call gets its state with its first work and keeps it until ``release``; a state that comes back is given to
   the next call. A silent call has none. States carry nothing from one transcription to the next.
+* The rare decoding with the full context touches three times the memory, so it runs in a state of the worker's own
+  and the states of the calls stay small.
 * More calls than ``max_states`` at once: the work of those beyond fails, with a sentence that says why.
 
 Each accepted piece of work ends in exactly one ``Transcribed`` or ``WorkFailed``, unless it was cancelled,
@@ -178,6 +180,7 @@ class SpeechToText:
         self._max_states = max_states
         self._policy = policy or GuardPolicy()
         self._keys: dict[int, bytes] = {}
+        self._local = threading.local()
 
         self._condition = threading.Condition()
         self._waiting: dict[str, _Job] = {}
@@ -278,6 +281,12 @@ class SpeechToText:
     # ------------------------------------------------------------------ workers
 
     def _work(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._discard_wide()
+
+    def _serve(self) -> None:
         while True:
             with self._condition:
                 while (job := self._next()) is None:
@@ -315,6 +324,7 @@ class SpeechToText:
                 language=call.language or self._language,
                 prompt=job.prompt,
                 abort=lambda: job.cancelled,
+                wide=self._wide_state,
             )
         except Aborted as error:
             return WorkFailed(job.call_id, job.generation, Stage.TRANSCRIBE, str(error))
@@ -326,6 +336,7 @@ class SpeechToText:
             with self._condition:
                 self._failed += 1
                 self._discard(call)
+            self._discard_wide()
             return WorkFailed(job.call_id, job.generation, Stage.TRANSCRIBE, reason)
         with self._condition:
             self._done += 1
@@ -363,6 +374,13 @@ class SpeechToText:
         call.state = state
         return state
 
+    def _wide_state(self) -> StatePort:
+        """This worker's own state, for the full context."""
+        state: StatePort | None = getattr(self._local, "wide", None)
+        if state is None:
+            state = self._local.wide = self._model.new_state()
+        return state
+
     def _give_back(self, call: _Call) -> None:
         """The call's state goes to the pool. With the lock."""
         if call.state is not None:
@@ -375,6 +393,13 @@ class SpeechToText:
             call.state.close()
             call.state = None
             self._states -= 1
+
+    def _discard_wide(self) -> None:
+        """A failure may have been the wide state's."""
+        wide: StatePort | None = getattr(self._local, "wide", None)
+        if wide is not None:
+            wide.close()
+            self._local.wide = None
 
     # ------------------------------------------------------------------ one transcription
 
@@ -390,8 +415,11 @@ class SpeechToText:
         language: str,
         prompt: str = "",
         abort: Callable[[], bool] | None = None,
+        wide: Callable[[], StatePort] | None = None,
     ) -> Transcript:
         """Text of int16 mono PCM at 16 kHz, on this thread, with a state that nothing else uses meanwhile.
+
+        ``wide`` gives the state for decodings with the full context; without it ``state`` does them too.
 
         Raises ``Aborted`` when ``abort`` says so and ``InferenceError`` when Whisper fails.
         """
@@ -406,7 +434,8 @@ class SpeechToText:
             cap = token_cap(self._policy, len(piece), self._max_tokens)
             steps = context_steps(self._policy, len(piece), self._model.n_audio_ctx, self._audio_ctx)
             for step in steps:
-                segments = state.full(
+                chosen = wide() if wide is not None and step == 0 else state
+                segments = chosen.full(
                     piece,
                     DecodeParams(
                         threads=self._params.threads,
@@ -423,7 +452,7 @@ class SpeechToText:
                 )
                 decodings += 1
                 if language == AUTO:
-                    language = state.language
+                    language = chosen.language
                 tokens = [Spoken(token.raw, token.logprob) for part in segments for token in part.tokens]
                 no_speech = max((part.no_speech for part in segments), default=0.0)
                 verdict = judge(self._policy, tokens, seconds, cap, no_speech, step == steps[-1])

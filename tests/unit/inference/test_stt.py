@@ -209,6 +209,17 @@ def test_doubtful_text_is_decoded_with_more_context(make: Callable[..., Bench]) 
     assert bench.stt.status()["retried"] == 1
 
 
+def test_the_full_context_runs_in_a_state_of_the_workers_own(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.model.answer = lambda params, _stop: [segment("good text", -0.1 if params.audio_ctx == 0 else -2.0)]
+    for call in ("c1", "c2"):
+        bench.stt.submit(call, 1, voice())
+    bench.inbox.wait(2)
+    own, wide, other = bench.model.states
+    assert [state for state, _, _ in bench.model.asked] == [own, own, wide, other, other, wide]
+    assert bench.stt.status()["states"] == 2
+
+
 def test_a_loop_is_stopped_from_within_the_decoding(make: Callable[..., Bench]) -> None:
     bench = make()
 

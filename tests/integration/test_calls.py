@@ -1,0 +1,328 @@
+"""Real calls to the real server: what a caller hears, and what is left when the caller is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from server_process import CAPITAL, Server, in_loop, run_command, spoken, transcribed, write_script
+
+from aiphone.caller import Caller, OutgoingCall, Reply, RtpOptions, Scenario
+
+pytestmark = pytest.mark.integration
+
+GREETING = "Good morning."
+STORY = "Tell me a long story about a dragon."
+"""Half a minute of answer."""
+RTP_TIMEOUT = 2
+
+
+@pytest.fixture(scope="module")
+def transcript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("calls") / "transcript.txt"
+
+
+@pytest.fixture(scope="module")
+def server(transcript: Path) -> Iterator[Server]:
+    flags = ("--greeting", GREETING, "-f", str(transcript), "--rtp-timeout", str(RTP_TIMEOUT), "--log-level", "debug")
+    for text in (CAPITAL, STORY):
+        spoken(text)  # before a call waits for it
+    with Server(*flags) as server:
+        yield server
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+
+
+async def greeted(caller: Caller, server: Server) -> tuple[OutgoingCall, Reply]:
+    """A call whose greeting is over."""
+    call = await caller.call(server.sip_uri)
+    return call, await call.wait_reply(after=call.ack_at, silence=0.5)
+
+
+async def answer(call: OutgoingCall, question: str) -> Reply:
+    await call.play(spoken(question))
+    return await call.wait_reply(timeout=40)
+
+
+def words_of(server: Server, transcript: Path, user: str) -> tuple[str, str]:
+    """All that stands in the transcript, and all that the model was given, for the calls of ``user``."""
+    status = server.status()
+    ids = [c["call_id"] for c in status["calls"] + status["recent_calls"] if f":{user}@" in c["caller"]]
+    said = [line for line in transcript.read_text("utf-8").splitlines() if any(f"[{one}]" in line for one in ids)]
+    prompts = [line for line in server.log.splitlines() if any(f" {one}: prompt " in line for one in ids)]
+    assert said
+    assert prompts
+    return "\n".join(said).lower(), "\n".join(prompts).lower()
+
+
+# ------------------------------------------------------------------ the words
+
+
+def test_the_capital_of_france_is_paris(server: Server, transcript: Path) -> None:
+    async def converse() -> tuple[str, str]:
+        async with Caller(user="anna") as caller:
+            call, greeting = await greeted(caller, server)
+            reply = await answer(call, CAPITAL)
+            await call.hangup()
+            return transcribed(greeting.pcm), transcribed(reply.pcm)
+
+    heard, told = in_loop(converse())
+    assert "good morning" in heard
+    assert "paris" in told
+    said, _ = words_of(server, transcript, "anna")
+    assert "caller: what is the capital of france?" in said
+    assert "llama: the capital of france is paris." in said
+    (record,) = [c for c in server.wait_idle()["recent_calls"] if ":anna@" in c["caller"]]
+    (turn,) = record["turns"]
+    assert sum(part for name, part in turn.items() if name != "total") == pytest.approx(turn["total"])
+
+
+def test_two_callers_at_once_hear_and_leave_nothing_of_each_other(server: Server, transcript: Path) -> None:
+    async def converse(user: str, question: str) -> str:
+        async with Caller(user=user) as caller:
+            call, _ = await greeted(caller, server)
+            reply = await answer(call, question)
+            await call.hangup()
+            return transcribed(reply.pcm)
+
+    async def both() -> list[str]:
+        spoken("What is the color of a banana?")
+        return await asyncio.gather(converse("bert", CAPITAL), converse("carl", "What is the color of a banana?"))
+
+    first, second = in_loop(both())
+    server.wait_idle()
+    assert "paris" in first
+    assert "banana" in second
+    for user, own, other in (("bert", "france", "banana"), ("carl", "banana", "france")):
+        for words in words_of(server, transcript, user):
+            assert own in words
+            assert other not in words
+
+
+# ------------------------------------------------------------------ talking over it, hanging up
+
+
+def test_talking_over_an_answer_stops_it_and_the_conversation_goes_on(server: Server, transcript: Path) -> None:
+    async def converse() -> tuple[float, float, str]:
+        async with Caller(user="dora") as caller:
+            call, _ = await greeted(caller, server)
+            await call.play(spoken(STORY))
+            await call.wait_packet()
+            begun = call.last_voiced_at
+            assert begun is not None
+            await voiced_for(call, begun, 2.0)
+            played = await call.play_through(spoken(CAPITAL))
+            assert played.first_voiced_at is not None
+            assert played.last_voiced_at is not None
+            reply = await call.wait_reply(after=played.last_voiced_at)
+            during = [
+                p.arrived_at
+                for p in call.packets
+                if p.voiced and played.first_voiced_at < p.arrived_at < played.last_voiced_at
+            ]
+            await call.hangup()
+            stopped = max(during, default=played.first_voiced_at) - played.first_voiced_at
+            return stopped, played.last_voiced_at - played.first_voiced_at, transcribed(reply.pcm)
+
+    stopped, spoke, told = in_loop(converse())
+    # 0.6 s is the promise and the benchmark's to check; here it must only be well before the question's end.
+    assert stopped < min(1.2, spoke - 0.2)
+    assert "paris" in told
+    said, prompts = words_of(server, transcript, "dora")
+    story = next(line for line in said.splitlines() if "llama: " in line and "dragon" in line)
+    # The model is reminded of what had been heard of the story, and of no more.
+    assert len(story.split()) < 30
+    assert story.partition("llama: ")[2] in prompts
+
+
+async def voiced_for(call: OutgoingCall, after: float, seconds: float) -> None:
+    """Until the other side's voice has been heard for so long."""
+    async with asyncio.timeout(40):
+        while not any(p.voiced and p.arrived_at > after for p in call.packets[-100:]):
+            await asyncio.sleep(0.02)
+        first = next(p.arrived_at for p in call.packets if p.voiced and p.arrived_at > after)
+        while call.packets[-1].arrived_at < first + seconds:
+            await asyncio.sleep(0.02)
+
+
+def test_hanging_up_in_the_middle_of_an_answer_frees_everything(server: Server) -> None:
+    before = server.wait_idle()
+
+    async def converse() -> None:
+        async with Caller(user="emil") as caller:
+            call, _ = await greeted(caller, server)
+            asked = await call.play(spoken(STORY))
+            await voiced_for(call, asked, 0.5)
+            assert server.status()["active_calls"] == 1
+            assert server.status()["models"]["llm"]["calls"] == 1
+            await call.hangup()
+
+    in_loop(converse())
+    after = server.wait_idle()
+    assert after["models"]["llm"]["sequences_free"] == before["models"]["llm"]["sequences_free"]
+    assert after["models"]["llm"]["working"] == 0
+    assert after["models"]["whisper"]["states"] <= before["models"]["whisper"]["states"] + 1
+
+
+# ------------------------------------------------------------------ the line
+
+
+def test_a_law_and_lost_packets_are_understood_too(server: Server, transcript: Path) -> None:
+    async def converse(user: str, **options: object) -> tuple[set[str], str]:
+        async with Caller(user=user, **options) as caller:  # type: ignore[arg-type]
+            call, _ = await greeted(caller, server)
+            reply = await answer(call, CAPITAL)
+            await call.hangup()
+            return {packet.codec for packet in call.packets}, transcribed(reply.pcm)
+
+    async def both() -> list[tuple[set[str], str]]:
+        lossy = RtpOptions(scenario=Scenario(seed=3, loss=0.05))
+        return await asyncio.gather(converse("fritz", codecs=("PCMA",)), converse("gerd", rtp=lossy))
+
+    (a_law, first), (mu_law, second) = in_loop(both())
+    assert a_law == {"PCMA"}
+    assert mu_law == {"PCMU"}
+    assert "paris" in first
+    assert "paris" in second
+
+
+def test_calls_that_fall_silent_on_the_wire_are_cleared(server: Server) -> None:
+    async def fall_silent() -> str:
+        async with Caller(user="hans") as caller:
+            call, _ = await greeted(caller, server)
+            call.stop_rtp()
+            return await call.wait_ended(RTP_TIMEOUT + 15)
+
+    async def vanish() -> None:
+        async with Caller(user="ida") as caller:
+            call, _ = await greeted(caller, server)
+            call.die()
+
+    async def both() -> str:
+        reason, _ = await asyncio.gather(fall_silent(), vanish())
+        return reason
+
+    assert in_loop(both()) == "remote"
+    # BYE to one who vanished is repeated for 32 s; the call itself is over at once.
+    status = server.wait_idle(RTP_TIMEOUT + 15)
+    ended = [c for c in status["recent_calls"] if re.search(":(hans|ida)@", c["caller"])]
+    assert [c["end_reason"] for c in ended] == ["no RTP for 2 s"] * 2
+
+
+def test_a_stream_that_pauses_is_heard_again(server: Server) -> None:
+    async def converse() -> str:
+        async with Caller(user="jutta") as caller:
+            call, _ = await greeted(caller, server)
+            call.stop_rtp()
+            with pytest.raises(TimeoutError):
+                await call.wait_ended(RTP_TIMEOUT / 2)
+            call.resume_rtp()
+            reply = await answer(call, CAPITAL)
+            await call.hangup()
+            return transcribed(reply.pcm)
+
+    assert "paris" in in_loop(converse())
+
+
+# ------------------------------------------------------------------ memory
+
+
+def test_a_caller_is_remembered_in_the_next_call_and_after_a_restart(tmp_path: Path) -> None:
+    session = tmp_path / "session"
+    flags = ("--greeting", GREETING, "--session", str(session), "--log-level", "debug")
+
+    async def converse(server: Server, user: str, question: str) -> None:
+        async with Caller(user=user) as caller:
+            call, _ = await greeted(caller, server)
+            await answer(call, question)
+            await call.hangup()
+
+    def prompts(server: Server) -> list[str]:
+        return [line for line in server.log.splitlines() if ": prompt [" in line]
+
+    with Server(*flags) as server:
+        in_loop(converse(server, "karl", CAPITAL))
+        server.wait_idle()
+        in_loop(converse(server, "karl", "Thank you very much."))
+        server.wait_idle()
+        assert "capital of France" in prompts(server)[-1]
+        assert "Paris" in prompts(server)[-1]
+        in_loop(converse(server, "lisa", "Thank you very much."))
+        assert "capital of France" not in prompts(server)[-1]
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+    listed = run_command("sessions", "list", "--session", str(session))
+    assert listed.returncode == 0
+    assert "karl@127.0.0.1 " in listed.stdout
+    assert "lisa@127.0.0.1 " in listed.stdout
+
+    with Server(*flags) as server:
+        in_loop(converse(server, "karl", "Thank you very much."))
+        assert "capital of France" in prompts(server)[-1]
+        assert server.stop() == 0
+
+
+# ------------------------------------------------------------------ another voice, and the doctor
+
+
+def test_a_speech_command_that_hangs_or_fails_is_replaced_by_the_voice_behind_it(
+    tmp_path: Path, needs_espeak: str
+) -> None:
+    command = write_script(
+        tmp_path / "speak",
+        f'if [ -e "{tmp_path}/hang" ]; then sleep 60; fi\n'
+        f'if [ -e "{tmp_path}/fail" ]; then echo "no voice today" >&2; exit 3; fi\n'
+        f"exec {needs_espeak} --stdin --stdout\n",
+    )
+
+    async def converse(server: Server) -> str:
+        async with Caller() as caller:
+            call, _ = await greeted(caller, server)
+            reply = await answer(call, CAPITAL)
+            await call.hangup()
+            return transcribed(reply.pcm)
+
+    with Server("--greeting", GREETING, "-s", str(command)) as server:
+        (tmp_path / "hang").touch()
+        assert "paris" in in_loop(converse(server))
+        server.wait_log(r"speech command 'speak' .*(hung|did not|within)", 1)
+        (tmp_path / "hang").unlink()
+        (tmp_path / "fail").touch()
+        in_loop(converse(server))
+        server.wait_idle()
+        voice = server.status()["models"]["voice"]["voices"][0]
+        assert voice["failures"] >= 1
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 10
+        assert "Traceback" not in server.log
+
+
+@pytest.fixture
+def needs_espeak(needs) -> str:  # type: ignore[no-untyped-def]
+    return str(needs("espeak-ng", "espeak-ng"))
+
+
+def test_the_doctor_calls_itself_and_says_that_all_is_well() -> None:
+    done = run_command("doctor", "-hp", "0", "--sip-port", "0", timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All is well." in done.stdout
+    for line in (
+        "extensions",
+        "whisper model",
+        "language model",
+        "voice",
+        "pjsua2",
+        "INVITE to 200 OK",
+        "wire to wire",
+    ):
+        assert re.search(rf"^  ok +{line} ", done.stdout, re.MULTILINE), line
+    assert re.search(r"it heard +What is the capital of France\?", done.stdout)
+    assert re.search(r"it answered .*Paris", done.stdout)
+    for part in ("patience", "transcript", "first token", "first phrase", "first audio", "playout", "sum"):
+        assert re.search(rf"^ +{part} +\d+ ms$", done.stdout, re.MULTILINE), part
+    assert "Traceback" not in done.stderr
