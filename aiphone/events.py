@@ -273,6 +273,11 @@ class WorkFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TimeUp(Event):
+    """The call has lasted as long as its persona allows."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired(Event):
     """A timer that the conversation set."""
 

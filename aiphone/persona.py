@@ -58,6 +58,8 @@ class Persona:
     idle_prompt: str = "Are you still there?"
     goodbye: str = "Goodbye."
     apology: str = "I am sorry, something went wrong. Could you say that again?"
+    max_call_seconds: float = 0.0
+    """Seconds after which a call is ended with the goodbye; 0 is never."""
     wake_command: str = ""
     """When set, turns that do not begin with it are not answered (``-w``)."""
     heard_ok: str = ""

@@ -84,6 +84,7 @@ class Call:
         self._timers: dict[str, TimerHandle] = {}
         self._confirmed: ev.CallConfirmed | None = None
         self._top_up: TimerHandle | None = None
+        self._time_up: TimerHandle | None = None
 
     # ------------------------------------------------------------------------------------------------ events
 
@@ -123,6 +124,10 @@ class Call:
         self.record.answered = self._confirmed.at
         self._watch(CallAnswered(self.record))
         self._step(self._confirmed)
+        limit = self.conversation.persona.max_call_seconds
+        if limit > 0:
+            over = partial(self._feed, ev.TimeUp(self.record.call_id))
+            self._time_up = self._stages.timers.call_at(self._confirmed.at + limit, over)
 
     def _step(self, event: ev.Event) -> None:
         now = self._stages.clock.now()
@@ -229,9 +234,10 @@ class Call:
         call_id, stages = self.record.call_id, self._stages
         for name in list(self._timers):
             self._cancel_timer(name)
-        if self._top_up is not None:
-            self._top_up.cancel()
-            self._top_up = None
+        for timer in (self._top_up, self._time_up):
+            if timer is not None:
+                timer.cancel()
+        self._top_up = self._time_up = None
         if self._media is not None:
             # The listener first: it reads the ring that closing gives back.
             stages.listener.detach(call_id)

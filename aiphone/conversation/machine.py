@@ -67,6 +67,7 @@ class Conversation:
         self._timers: dict[str, int] = {}
         self._serial = 0
         self._idle_prompts = 0
+        self._leaving = ""
         self._reply: Reply | None = None
         self._user_text = ""
         self._committed_text = ""
@@ -163,7 +164,7 @@ class Conversation:
                 log.warning("%s: no answer within %.0f s", self.call_id, self.persona.think_limit)
                 self._apologise()
             case (State.CLOSING, "stuck"):
-                self._out.append(cmd.HangUp("the goodbye could not be spoken"))
+                self._out.append(cmd.HangUp(self._leaving))
                 self._go(State.ENDED)
 
     def _turn_over(self) -> None:
@@ -302,7 +303,7 @@ class Conversation:
                 self._idle_prompts = 0
                 self._go(State.HEARING)
             case State.CLOSING:
-                self._out.append(cmd.HangUp("the caller was silent"))
+                self._out.append(cmd.HangUp(self._leaving))
                 self._go(State.ENDED)
             case _:
                 self._listen()
@@ -341,9 +342,17 @@ class Conversation:
     def _idle(self) -> None:
         self._idle_prompts += 1
         if self._idle_prompts > self.persona.idle_limit:
+            self._leaving = "the caller was silent"
             self._say(self.persona.fill(self.persona.goodbye), State.CLOSING)
         else:
             self._say(self.persona.fill(self.persona.idle_prompt))
+
+    def _take_leave(self, _: ev.TimeUp) -> None:
+        """The time allowed is over: whoever speaks, the goodbye is said and the call ends."""
+        self._leaving = "the call reached the time allowed"
+        if self._reply is not None and self._reply.audible:
+            self._interrupt()
+        self._say(self.persona.fill(self.persona.goodbye), State.CLOSING)
 
     def _fail(self, event: ev.WorkFailed) -> None:
         log.warning("%s: %s failed: %s", self.call_id, event.stage.value, event.reason)

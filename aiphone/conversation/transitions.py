@@ -94,6 +94,8 @@ def _rows() -> Iterator[Transition]:
     yield t(S.CLOSING, ev.TimerFired, "timer", (S.ENDED,))
 
     for state in State:
+        if state not in (S.WAITING, S.CLOSING, S.ENDED):
+            yield t(state, ev.TimeUp, "take_leave", (S.CLOSING,))
         if state is not S.ENDED:
             yield t(state, ev.MediaTimedOut, "hang_up", (S.ENDED,))
             yield t(state, ev.CallEnded, "end", (S.ENDED,))
@@ -107,7 +109,7 @@ def mermaid(rows: Iterable[Transition]) -> str:
     """The table as a Mermaid state diagram: one arrow for each pair of different states, labelled by its events."""
     labels: dict[tuple[State, State], list[str]] = {}
     for row in rows:
-        if row.event in (ev.CallEnded, ev.MediaTimedOut):
+        if row.event in (ev.CallEnded, ev.MediaTimedOut, ev.TimeUp):
             continue
         for target in row.targets:
             if target is not row.state:

@@ -257,6 +257,8 @@ def _step(simulator: Simulator, when: float, words: list[str], where: str) -> No
             simulator.caller(when, text, float(seconds))
         case ["noise", "for", seconds]:
             simulator.caller(when, "", float(seconds))
+        case ["time", "up"]:
+            simulator.at(when, ev.TimeUp(CALL))
         case ["timeout"]:
             simulator.at(when, ev.MediaTimedOut(CALL, 30.0))
         case ["bye"]:
