@@ -79,6 +79,27 @@ class IncomingCall(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class OutgoingCall(Event):
+    """A call of ours is being placed; what becomes of it follows, and in the end exactly one ``CallEnded``."""
+
+    line_id: str
+    """The line it is placed from, ``"direct"`` for none."""
+    called: str
+    """URI of whom we call."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallProgress(Event):
+    """The other side's provisional answer to a call of ours (RFC 3261 section 13.2.2.1); 180 is ringing."""
+
+    code: int
+    reason: str
+    """The phrase of the answer, as the other side wrote it."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RtpStream:
     """What offer and answer settled on (RFC 3264), as the media engine needs it."""
 

@@ -38,7 +38,10 @@ class Persona:
     """What the assistant calls itself (``-bn``)."""
     caller_name: str = "Caller"
     """What the transcript calls the other side (``-p``)."""
-    prompt: str = "You are a helpful AI assistant named {name}. You answer the telephone. Keep your answers short."
+    prompt: str = (
+        "You are a helpful AI assistant who answers the telephone. Answer in one or two short sentences. "
+        "Your name is {name}."
+    )
     """System prompt. ``{name}`` and ``{caller}`` are filled in."""
     greeting: str = "Hello, this is {name}. How can I help you?"
     language: str = "en"

@@ -4,7 +4,7 @@ Real telephone prompts with their transcripts (the Debian package ``asterisk-cor
 one process with the same weights, one after the other for each prompt so that a busy machine slows all alike:
 
 ``ours``      context in proportion to the audio, timestamps, guard (``aiphone.inference.stt``)
-``full``      whisper.cpp as it comes: the whole context of 30 s for every prompt
+``full``      whisper.cpp as it comes: flash attention and the whole context of 30 s for every prompt
 ``bare``      the context cut to the audio and a margin, without guard
 
 Printed are the word error rate, the median and 95th percentile of the time for a prompt, and the ratio of each to
@@ -33,7 +33,7 @@ import numpy.typing as npt
 from aiphone.clock import SystemClock
 from aiphone.inference.stt import SpeechToText, StatePort
 from aiphone.inference.stt_guard import GuardPolicy
-from aiphone.inference.whisper_cpp import DecodeParams
+from aiphone.inference.whisper_cpp import DecodeParams, WhisperModel
 
 PACKAGE = "asterisk-core-sounds-en-wav"
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
@@ -138,21 +138,21 @@ def edits(reference: list[str], heard: list[str]) -> int:
 Way = Callable[[Pcm], str]
 
 
-def ways(stt: SpeechToText, state: StatePort, threads: int) -> dict[str, Way]:
-    """Each way to get a text, by name."""
+def ways(stt: SpeechToText, state: StatePort, wide: StatePort, peer: StatePort, threads: int) -> dict[str, Way]:
+    """Each way to get a text, by name. ``peer`` is a state of whisper.cpp with its own defaults."""
 
-    def plain(pcm: Pcm, context: int, cap: int) -> str:
+    def plain(state: StatePort, pcm: Pcm, context: int, cap: int) -> str:
         samples = pcm.astype(np.float32) / 32768.0
         samples = np.pad(samples, (0, max(0, int(1.1 * RATE) - len(samples))))
         params = DecodeParams(threads=threads, audio_ctx=context, max_tokens=cap)
         return " ".join(segment.text for segment in state.full(samples, params))
 
     def bare(pcm: Pcm) -> str:
-        return plain(pcm, min(1500, len(pcm) * 50 // RATE + BARE_MARGIN), int(8 * len(pcm) / RATE) + 16)
+        return plain(state, pcm, min(1500, len(pcm) * 50 // RATE + BARE_MARGIN), int(8 * len(pcm) / RATE) + 16)
 
     return {
-        "ours": lambda pcm: stt.transcribe(state, pcm, language="en").text,
-        "full": lambda pcm: plain(pcm, 0, int(8 * len(pcm) / RATE) + 16),
+        "ours": lambda pcm: stt.transcribe(state, pcm, language="en", wide=lambda: wide).text,
+        "full": lambda pcm: plain(peer, pcm, 0, int(8 * len(pcm) / RATE) + 16),
         "bare": bare,
     }
 
@@ -269,22 +269,30 @@ def run(model: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         threads=arguments.threads,
         max_states=8,
         use_gpu=arguments.gpu,
-        flash_attn=not arguments.no_flash,
+        flash_attn=arguments.flash,
         policy=policy,
     )
-    state = stt.new_state()
+    model_as_it_comes = WhisperModel(model, use_gpu=arguments.gpu, flash_attn=True)
+    state, wide, peer = stt.new_state(), stt.new_state(), model_as_it_comes.new_state()
     try:
-        chosen = ways(stt, state, arguments.threads)
+        chosen = ways(stt, state, wide, peer, arguments.threads)
         chosen["full"](corpus[0].pcm)  # the first run pays for page faults
-        result = {"model": model.name, "margins": list(policy.margins), "threads": arguments.threads}
+        result = {
+            "model": model.name,
+            "margins": list(policy.margins),
+            "flash_attn": arguments.flash,
+            "threads": arguments.threads,
+        }
         result |= measure(chosen, corpus)
         if arguments.noise:
             result["noise_words"] = noise_words(stt, state, arguments.noise)
         result["mb_per_state"] = memory_of_states(stt, corpus)
         return result
     finally:
-        state.close()
+        for each in (state, wide, peer):
+            each.close()
         stt.close()
+        model_as_it_comes.close()
 
 
 def report(result: dict[str, Any]) -> None:
@@ -314,7 +322,7 @@ def main() -> int:
     parser.add_argument("--margins", type=int, nargs="+", help="encoder positions beyond the audio, for each step")
     parser.add_argument("--noise", type=float, default=20.0, help="seconds of each noise; 0 is none")
     parser.add_argument("--gpu", action="store_true", help="use Metal or CUDA if the library has it")
-    parser.add_argument("--no-flash", action="store_true", help="without flash attention, ours and peers alike")
+    parser.add_argument("--flash", action="store_true", help="flash attention for ours too")
     parser.add_argument("--json", type=Path, help="write the results here as well")
     arguments = parser.parse_args()
     results = []

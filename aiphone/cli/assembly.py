@@ -26,7 +26,7 @@ from aiphone.conversation.switchboard import Switchboard
 from aiphone.errors import ConfigError
 from aiphone.inference.llm import LanguageModel
 from aiphone.inference.piper_voice import PiperVoice
-from aiphone.inference.speech_command import SpeechCommand
+from aiphone.inference.speech_command import SpeechCommand, find_program
 from aiphone.inference.stt import SpeechToText
 from aiphone.inference.tts import SpeechSynthesiser
 from aiphone.inference.voice import Voice
@@ -129,6 +129,7 @@ def load_voices(settings: Settings, store: ModelStore) -> list[Voice]:
     """The voice to speak with, and behind it the one to fall back on."""
     if not settings.speak:
         return [PiperVoice(resolve_voice(settings.voice, store), threads=settings.threads)]
+    find_program(settings.speak)
     voices: list[Voice] = [SpeechCommand(settings.speak, language=settings.language)]
     with contextlib.suppress(FileNotFoundError):
         if store.is_installed(store.catalogue.get(settings.voice)):

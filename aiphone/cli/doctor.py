@@ -24,9 +24,11 @@ from aiphone.config import Settings
 from aiphone.conversation.record import CallRecord
 from aiphone.errors import AiphoneError, NetworkError
 from aiphone.events import INTERNAL_RATE
+from aiphone.inference.speech_command import find_program
 from aiphone.models.resolve import resolve_llm, resolve_onnx, resolve_voice, resolve_whisper
 from aiphone.models.store import ModelStore
 
+NO_CALL = "--no-call"
 QUESTION = "What is the capital of France?"
 EXTENSIONS = ("g711", "resample", "plc", "rtp", "rtcp", "telephone_event", "jitter", "ring", "engine")
 
@@ -38,7 +40,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "doctor", help="check everything, then call itself", description=__doc__
     )
-    parser.add_argument("--no-call", action="store_true", help="only look, do not call")
+    parser.add_argument(NO_CALL, action="store_true", help="only look, do not call")
     return parser
 
 
@@ -83,7 +85,7 @@ def _look(settings: Settings, report: _Report) -> None:
     report.check("language model", lambda: _file(resolve_llm(settings.model_llama, store)))
     report.check("voice activity model", lambda: _file(resolve_onnx("silero", "vad", store)))
     if settings.speak:
-        report.line(_OK, "speech command", settings.speak)
+        report.check("speech command", lambda: find_program(settings.speak))
     else:
         report.check("voice", lambda: _file(resolve_voice(settings.voice, store)))
     report.check("web page port", lambda: _free(settings.host, settings.http_port, socket.SOCK_STREAM, "-hp"))

@@ -64,9 +64,12 @@ def _command(name: str, arguments: Sequence[str]) -> int:
     }
     add[name](subparsers)
     if name == "doctor":
-        # The doctor looks at the system that these flags describe.
-        own, flags = parser.parse_known_args([name, *arguments])
-        return doctor.run(read_settings(flags), call=not own.no_call)
+        # The doctor looks at the system that the server's flags describe. Its own are taken out by hand: argparse
+        # would read -hp as -h.
+        if "-h" in arguments or "--help" in arguments:
+            parser.parse_args([name, "-h"])
+        flags = [word for word in arguments if word != doctor.NO_CALL]
+        return doctor.run(read_settings(flags), call=len(flags) == len(arguments))
     args = parser.parse_args([name, *arguments])
     if name == "models":
         args.models_dir = default_models_dir(os.environ)

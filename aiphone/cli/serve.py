@@ -30,11 +30,13 @@ def serve(settings: Settings) -> int:
 
 
 def make_directory(path: Path) -> None:
-    """Create a directory only we can read. Raises ``StorageError``."""
+    """Create a directory only we can read, or see that the one there can be written. Raises ``StorageError``."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"the data directory {path} cannot be made: {error.strerror}; check --data-dir") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StorageError(f"the data directory {path} cannot be written by this user; check --data-dir")
 
 
 async def _serve(settings: Settings) -> int:

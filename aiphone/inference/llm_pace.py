@@ -13,6 +13,11 @@ _SMALLEST_CHUNK = 4
 _WEIGHT = 0.25
 """Of a new measurement in the moving averages."""
 
+_LEAST_COST = 1e-6
+
+_HEADROOM = 0.75
+"""Part of the budget that is planned for; the rest is for decodes that take longer than the average."""
+
 
 class Pace:
     """``budget`` is the time in seconds that reading may add between two tokens of a generating call.
@@ -40,7 +45,7 @@ class Pace:
     def chunk(self, generating: int) -> int:
         """Most prompt tokens for the next decode, beside ``generating`` calls with a token each."""
         budget = self._budget if generating else self._idle_budget
-        fits = int(budget / self._read_cost)
+        fits = int(_HEADROOM * budget / self._read_cost)
         return max(0, min(max(fits, _SMALLEST_CHUNK), self._n_batch - generating))
 
     def measured(self, generating: int, reading: int, seconds: float) -> None:
@@ -51,4 +56,4 @@ class Pace:
         # In a mixed batch the cost is shared out alike; a small one says little about a token's own cost.
         if reading >= _SMALLEST_CHUNK:
             cost = seconds / (generating + reading)
-            self._read_cost += _WEIGHT * (cost - self._read_cost)
+            self._read_cost = max(self._read_cost + _WEIGHT * (cost - self._read_cost), _LEAST_COST)

@@ -19,6 +19,7 @@ a command that succeeds without giving audio is refused with an explanation.
 from __future__ import annotations
 
 import shlex
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -72,6 +73,15 @@ def command_line(command: str) -> list[str]:
     if words in (["espeak-ng"], ["espeak"]):
         return [words[0], *espeak_command()[1:]]
     return words
+
+
+def find_program(command: str) -> str:
+    """The full path of the program that a command line begins with. Raises SpeechError when there is none."""
+    program = command_line(command)[0]
+    path = shutil.which(program)
+    if path is None:
+        raise SpeechError(f"the speech command {program!r} does not exist; give its full path or install it")
+    return path
 
 
 class SpeechCommand:

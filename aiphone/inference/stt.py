@@ -8,7 +8,8 @@ The rules, which keep the queue bounded by the number of calls and the answers f
 * A call gets its state with its first work and keeps it until ``release``; a state that comes back is given to
   the next call. A silent call has none. States carry nothing from one transcription to the next.
 * The rare decoding with the full context touches three times the memory, so it runs in a state of the worker's own
-  and the states of the calls stay small.
+  and the states of the calls stay small. (With flash attention it must: the full context is no multiple of 256,
+  see ``FLASH_QUANTUM``, and only a state that never held anything else has nothing in the padding.)
 * More calls than ``max_states`` at once: the work of those beyond fails, with a sentence that says why.
 
 Each accepted piece of work ends in exactly one ``Transcribed`` or ``WorkFailed``, unless it was cancelled,
@@ -31,6 +32,7 @@ from aiphone.clock import Clock
 from aiphone.errors import AiphoneError, ConfigError, InferenceError
 from aiphone.events import Event, Pcm, Stage, Transcribed, WorkFailed
 from aiphone.inference.stt_guard import (
+    FLASH_QUANTUM,
     GuardPolicy,
     Spoken,
     context_steps,
@@ -176,6 +178,7 @@ class SpeechToText:
         self._params = DecodeParams(threads=threads, translate=translate, beam_size=beam_size, timestamps=True)
         self._language = language if self._model.multilingual else "en"
         self._audio_ctx = audio_ctx
+        self._quantum = FLASH_QUANTUM if flash_attn else 1
         self._max_tokens = max_tokens
         self._max_states = max_states
         self._policy = policy or GuardPolicy()
@@ -432,7 +435,7 @@ class SpeechToText:
         for piece in pieces:
             seconds = len(piece) / 16_000
             cap = token_cap(self._policy, len(piece), self._max_tokens)
-            steps = context_steps(self._policy, len(piece), self._model.n_audio_ctx, self._audio_ctx)
+            steps = context_steps(self._policy, len(piece), self._model.n_audio_ctx, self._audio_ctx, self._quantum)
             for step in steps:
                 chosen = wide() if wide is not None and step == 0 else state
                 segments = chosen.full(

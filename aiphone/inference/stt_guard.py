@@ -57,6 +57,11 @@ class GuardPolicy:
     """Below -60 dBFS there is nothing to transcribe."""
     no_speech: float = 0.3
     """Probability of the no-speech token above which a doubtful text is dropped."""
+    surely_no_speech: float = 0.6
+    """... and above which any text is. Speech gives 0.1 at most, noise and tones 0.7 to 1 (tiny.en)."""
+    least_credible: float = -1.2
+    """Mean log-probability below which even the full context's text is dropped. A multilingual model has no telling
+    no-speech token at the place where whisper.cpp looks for it, but what it makes up for noise is at -1.5 to -4."""
 
 
 class Doubt(enum.Enum):
@@ -91,17 +96,26 @@ class Verdict:
         return self.doubt is not Doubt.NONE
 
 
-def context_steps(policy: GuardPolicy, samples: int, n_audio_ctx: int, fixed: int = 0) -> list[int]:
+FLASH_QUANTUM = 256
+"""With flash attention whisper.cpp pads keys and values to a multiple of 256 positions and does not mask what is
+in the padding: leftovers of whatever the state transcribed before, another caller's turn among them. A context
+that is a multiple of 256 has no padding."""
+
+
+def context_steps(policy: GuardPolicy, samples: int, n_audio_ctx: int, fixed: int = 0, quantum: int = 1) -> list[int]:
     """Encoder contexts to try, in order; the last is the full one, written 0 as whisper.cpp does.
 
-    ``fixed`` (``-ac``) takes the place of the first step, unless the audio is longer than that.
+    ``fixed`` (``-ac``) takes the place of the first step, unless the audio is longer than that. All but the full
+    context are rounded up to a multiple of ``quantum``.
     """
     needed = -(-samples * POSITIONS_PER_SECOND // SAMPLE_RATE)
-    steps = [needed + margin for margin in policy.margins]
+    wanted = [needed + margin for margin in policy.margins]
     if fixed:
-        steps = [max(fixed, needed)] + [step for step in steps if step > max(fixed, needed)]
+        first = max(fixed, needed)
+        wanted = [first] + [step for step in wanted if step > first]
+    rounded = sorted({-(-step // quantum) * quantum for step in wanted})
     # Less than an eighth from the full context a further step costs about as much as the full one.
-    return [step for step in steps if step < n_audio_ctx * 7 // 8] + [0]
+    return [step for step in rounded if step < n_audio_ctx * 7 // 8] + [0]
 
 
 def token_cap(policy: GuardPolicy, samples: int, most: int = 0) -> int:
@@ -183,7 +197,7 @@ def judge(
         elif logprob < policy.least_logprob:
             doubt = Doubt.IMPROBABLE
     text = clean(raw.decode(errors="ignore"))
-    if _invented(policy, text, logprob, no_speech):
+    if _invented(policy, text, logprob, no_speech) or (last and logprob < policy.least_credible):
         return Verdict("", Doubt.NONE)
     return Verdict(text, Doubt.NONE if last else doubt, cut)
 
@@ -216,7 +230,7 @@ def _invented(policy: GuardPolicy, text: str, logprob: float, no_speech: float) 
         return False
     stock = " ".join(re.findall(r"\w+", text.lower())) in _FILLERS or _SUBTITLES.search(text) is not None
     doubtful = no_speech > policy.no_speech or logprob < policy.least_logprob
-    return (stock and doubtful) or (no_speech > 2 * policy.no_speech and logprob < 2 * policy.least_logprob)
+    return (stock and doubtful) or no_speech > policy.surely_no_speech
 
 
 # --------------------------------------------------------------------------- audio

@@ -10,6 +10,7 @@ import ipaddress
 import math
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from aiphone.events import (
     RtpSockets,
     RtpStream,
 )
+from aiphone.media.recorder import Recorder, Recording
 from aiphone.media.types import SILENCE_DBFS, EngineStats, Frames, JitterConfig, MediaStats
 from aiphone.native.engine import NativeCall, NativeEngine
 
@@ -79,9 +81,16 @@ class MediaCall:
     """
 
     def __init__(
-        self, call_id: str, native: NativeCall, stream: RtpStream, closed: Callable[[int], None]
+        self,
+        call_id: str,
+        native: NativeCall,
+        stream: RtpStream,
+        closed: Callable[[int], None],
+        recorder: Recorder,
     ) -> None:
         self._closed = closed
+        self._recorder = recorder
+        self._recording: Recording | None = None
         self.call_id = call_id
         self._native = native
         self._stream = stream
@@ -125,6 +134,39 @@ class MediaCall:
         if -1 in codes:
             raise MediaError(f"{digits!r} holds a character that is no telephone key; use 0-9, *, # and A-D.")
         self._native.send_digits(bytes(codes))
+
+    def record(self, path: Path) -> Recording:
+        """Record from the next tick on, into a new stereo WAV file (caller left, assistant right, 8 kHz, 16 bit).
+
+        Main thread only; returns at once, a thread of its own writes. It ends with ``stop_recording`` or the call; a
+        disk that refuses ends it with a logged sentence and leaves the call alone. ``StorageError`` when the file
+        cannot be made (it must not be there yet), ``MediaError`` while another recording runs or once the call is
+        closed.
+        """
+        if self._recording is not None:
+            raise MediaError(f"{self.call_id} is being recorded already; stop that recording first.")
+        if self.closed:
+            raise MediaError(f"{self.call_id} has been closed; there is nothing more to record.")
+        file = self._recorder.create(path)
+        try:
+            tap = self._native.tap()
+        except MediaError:
+            file.close()
+            path.unlink(missing_ok=True)
+            raise
+        self._recording = self._recorder.add(self.call_id, path, tap, file)
+        return self._recording
+
+    def stop_recording(self) -> None:
+        """End the recording; the file is complete within a second. Main thread only. Nothing when there is none."""
+        if self._recording is not None:
+            self._native.untap()
+            self._recording = None
+
+    @property
+    def recording(self) -> Recording | None:
+        """The recording that runs, or ran until the call was closed. Main thread only."""
+        return self._recording
 
     def update(self, stream: RtpStream) -> None:
         """Offer and answer changed (re-INVITE, hold, resume). Main thread only. MediaError as for ``add``."""
@@ -190,14 +232,16 @@ class MediaEngine:
         delay = (config.min_ms, config.max_ms, config.start_ms, fixed, config.quantile)
         self._native = NativeEngine(capacity, rtp_timeout=rtp_timeout, delay=delay, injected=injected)
         self._call_ids: dict[int, str] = {}
+        self._recorder = Recorder()
 
     def start(self) -> None:
         """Start the media thread. MediaError when the system allows no more threads."""
         self._native.start()
 
     def stop(self) -> None:
-        """Say BYE for all calls, end the thread and free everything; not to be started again."""
+        """Say BYE for all calls, end the threads, free everything, finish recordings; not to be started again."""
         self._native.stop()
+        self._recorder.close()
         self._call_ids.clear()
 
     def step(self, now: float) -> int:
@@ -220,7 +264,7 @@ class MediaEngine:
             secrets.token_hex(8).encode(),
         )
         self._call_ids[native.key] = call_id
-        return MediaCall(call_id, native, stream, self._forget)
+        return MediaCall(call_id, native, stream, self._forget, self._recorder)
 
     def _forget(self, key: int) -> None:
         self._call_ids.pop(key, None)

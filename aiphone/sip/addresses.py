@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from aiphone.errors import SipError
+
 Address = IPv4Address | IPv6Address
+
+_CALLABLE = re.compile(
+    r"sip:(?:[A-Za-z0-9\-_.!~*'()&=+$,;/%#]{1,128}@)?"
+    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?:;transport=(?:udp|tcp))?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def parse_address(text: str) -> Address | None:
@@ -29,6 +39,17 @@ def split_host_port(text: str) -> tuple[str, int]:
     else:
         host, port = text, ""
     return host, int(port) if port.isdigit() and len(port) <= 5 else 0
+
+
+def callable_host(uri: str) -> str:
+    """The host of a SIP URI that we may call (RFC 3261 section 19.1). Raises ``SipError`` for what is none.
+
+    Strict, as the text goes into a request as it is: no headers, no quotes, nothing but printable ASCII.
+    """
+    found = _CALLABLE.fullmatch(uri)
+    if found is None or len(uri) > 256 or not 0 < int(found["port"] or 5060) < 65536:
+        raise SipError(f"{uri[:80]!r} is no address that can be called; write it like sip:1000@192.168.1.10")
+    return found["host"].strip("[]")
 
 
 def is_this_machine(address: Address) -> bool:

@@ -2,7 +2,7 @@
 
 ``SipAgent`` runs one thread that owns pjsua2 (see ``stack``). Commands go to it through a bounded queue, facts
 come back as events through ``post``; nothing is shared but an immutable snapshot for ``status``. Every
-``IncomingCall`` is followed by exactly one ``CallEnded``, also when this thread dies.
+``IncomingCall`` and every ``OutgoingCall`` is followed by exactly one ``CallEnded``, also when this thread dies.
 
 Numbers of calls are ours (``"c1"``); a command for a call that has ended meanwhile does nothing.
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from aiphone.clock import Clock
 from aiphone.errors import AiphoneError, SipError
 from aiphone.events import Event, LineChanged
+from aiphone.sip.addresses import callable_host
 from aiphone.sip.settings import LineConfig, RtpPorts, SipSettings, SipStatus
 
 if TYPE_CHECKING:
@@ -118,6 +119,16 @@ class SipAgent:
         self._enqueue(
             lambda stack: stack.calls.end(call_id, code if _confirmed(stack, call_id) else final, reason)
         )
+
+    def place_call(self, call_id: str, uri: str, line_id: str | None) -> None:
+        """Call ``uri`` (``sip:...``) from a line, or with None from the direct line's address.
+
+        ``OutgoingCall`` follows, then ``CallProgress`` while it rings, ``MediaNegotiated`` and ``CallConfirmed`` when
+        it is answered, and ``CallEnded`` with the reason in the end. ``call_id`` must be new, and of another kind
+        than ours for incoming calls (``"c1"``). Raises ``SipError`` for an address that is none.
+        """
+        host = callable_host(uri)
+        self._enqueue(lambda stack: stack.place_call(call_id, uri, line_id, host))
 
     def add_line(self, line: LineConfig) -> None:
         """Add a line and register it; one with the same id is replaced. Its state comes as ``LineChanged``."""

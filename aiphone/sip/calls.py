@@ -27,9 +27,11 @@ from aiphone.errors import AiphoneError
 from aiphone.events import (
     CallConfirmed,
     CallEnded,
+    CallProgress,
     Event,
     IncomingCall,
     MediaNegotiated,
+    OutgoingCall,
     RtpSockets,
     RtpStream,
 )
@@ -39,7 +41,7 @@ from aiphone.sip.director import guarded, operation
 from aiphone.sip.message import Request, body_of, header, read_request
 from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import Allowance
-from aiphone.sip.reasons import call_reason
+from aiphone.sip.reasons import call_reason, placed_call_reason
 from aiphone.sip.sdp import RemoteAudio, acceptable, remote_audio, rewrite_local
 from aiphone.sip.settings import RtpPorts, SipSettings
 from aiphone.sip.streams import negotiated_stream
@@ -54,7 +56,7 @@ class Leg:
     call_id: str
     line_id: str
     source: str
-    """IP address that the INVITE came from."""
+    """IP address that the INVITE came from; of a call that we place, where it goes."""
     host: str
     """Our address in SDP."""
     call: PjCall | None = None
@@ -63,7 +65,15 @@ class Leg:
     """Owned here until they are handed over."""
     port: int = 0
     announced: bool = False
-    """``IncomingCall`` is posted, so ``CallEnded`` is owed."""
+    """``IncomingCall`` or ``OutgoingCall`` is posted, so ``CallEnded`` is owed."""
+    placed: bool = False
+    """The call is ours."""
+    rings_until: float = 0.0
+    """When we give up a call of ours."""
+    progress: int = 0
+    """Last provisional answer to a call of ours."""
+    verdict: tuple[int, str] | None = None
+    """Why we gave up a call of ours: the status of our CANCEL would tell nothing."""
     negotiated: bool = False
     confirmed: bool = False
     ended: bool = False
@@ -212,14 +222,61 @@ class CallDesk:
             leg.confirmed = True
             if leg.refusal is None:
                 self.post(CallConfirmed(leg.call_id, at=self.clock.now()))
+        elif info.state == pj.PJSIP_INV_STATE_EARLY and leg.placed and leg.progress != info.lastStatusCode:
+            leg.progress = info.lastStatusCode
+            self.post(CallProgress(leg.call_id, leg.progress, str(info.lastReason), self.clock.now()))
         elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
-            self._finish(leg, info.lastStatusCode, info.lastReason)
+            self._finish(leg, *(leg.verdict or (info.lastStatusCode, info.lastReason)))
 
     def give_up(self, leg: Leg, code: int, reason: str) -> None:
         """End a call that cannot go on, once pjsua2 has returned."""
         self.deferred.append(lambda: self._hang_up(leg, code, reason, None))
 
     # ------------------------------------------------------------------ commands
+
+    def place(self, call_id: str, uri: str, line_id: str, account: Any, host: str) -> None:
+        """Call ``uri`` from an account of pjsua2; with None the call ends at once, as the line is not there.
+
+        ``host`` is where the INVITE goes to, as far as it is known.
+        """
+        if call_id in self.legs:
+            log.error("%s is in use already; the call to %s was not placed", call_id, uri)
+            return
+        towards = local_address_towards(host, self.settings.host)
+        leg = Leg(
+            call_id=call_id,
+            line_id=line_id,
+            source=host,
+            host=advertised_address(self.settings.public_address, host, towards),
+            announced=True,
+            placed=True,
+            rings_until=self.clock.now() + self.settings.ring_seconds,
+        )
+        full = self._full(0)
+        self.legs[call_id] = leg
+        self.post(OutgoingCall(call_id, line_id=line_id, called=uri, at=self.clock.now()))
+        if account is None:
+            leg.verdict = (503, f"the line {line_id} is not registered")
+        elif full:
+            leg.verdict = (503, "all our lines are busy")
+        if leg.verdict is not None:
+            self._finish(leg, *leg.verdict)
+            return
+        try:
+            leg.sockets = self.ports.open()
+            leg.port = leg.sockets.port
+        except (AiphoneError, OSError) as error:
+            log.warning("%s: not placed, no RTP port: %s", call_id, error)
+            leg.verdict = (503, "no RTP port is free here")
+            self._finish(leg, *leg.verdict)
+            return
+        leg.call = PjCall(account, pj.INVALID_ID, self, leg)
+        try:
+            leg.call.makeCall(uri, operation(0))
+        except pj.Error as error:
+            log.warning("%s: pjsua2 did not place the call to %s: %s", call_id, uri, error.reason)
+            leg.verdict = (503, f"the call could not be placed: {error.reason}")
+            self._finish(leg, *leg.verdict)
 
     def answer(self, call_id: str, code: int) -> None:
         """Send a response below 300; nothing when the call is gone already."""
@@ -254,10 +311,14 @@ class CallDesk:
                 job()
 
     def sweep(self) -> None:
-        """Find calls that pjsua2 has dropped without a word, so that nothing is owed for ever."""
+        """Find calls that pjsua2 has dropped without a word, so that nothing is owed for ever, and give up those of
+        ours that nobody answers."""
+        now = self.clock.now()
         for leg in list(self.legs.values()):
             if leg.call is not None and not leg.call.isActive():
                 self._finish(leg, 500, "Dropped")
+            elif leg.placed and not leg.confirmed and leg.verdict is None and now >= leg.rings_until:
+                self._hang_up(leg, 408, "No Answer", None)
 
     def finish_all(self, code: int, reason: str) -> None:
         """Close the books without the network, at the very end or when pjsua2 failed."""
@@ -328,6 +389,8 @@ class CallDesk:
     def _hang_up(self, leg: Leg, code: int, reason: str, retry_after: int | None) -> None:
         if leg.ended or leg.call is None:
             return
+        if leg.placed and not leg.confirmed and leg.verdict is None:
+            leg.verdict = (408, "") if code == 408 else (487, "")
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         # pjsip puts both into the status line, or into BYE's Reason header (RFC 3326).
         text = "".join(c for c in reason if (c.isascii() and c.isalnum()) or c in " .-_")
@@ -347,5 +410,6 @@ class CallDesk:
         if sockets is not None:
             self.ports.close(sockets)
         if leg.announced:
-            text = call_reason(code, reason)
+            text = leg.verdict[1] if leg.verdict is not None else ""
+            text = text or (placed_call_reason if leg.placed else call_reason)(code, reason)
             self.post(CallEnded(leg.call_id, code=code, reason=text, at=self.clock.now()))

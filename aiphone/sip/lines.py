@@ -93,20 +93,30 @@ class LineDesk:
             account.create(config, not contact)
             self._direct.append(account)
 
-    def direct_account_for(self, source: str) -> int:
-        """pjsua's number of the direct account whose Contact suits a caller at ``source``."""
+    def direct_account(self, source: str) -> PjAccount:
+        """The direct account whose Contact suits a peer at ``source``."""
         address = parse_address(source)
         outside = len(self._direct) > 1 and address is not None and not is_this_machine(address)
         if outside and advertised_address(self.settings.public_address, source, "") == "":
             outside = False
-        return int(self._direct[1 if outside else 0].getId())
+        return self._direct[1 if outside else 0]
+
+    def calling_account(self, line_id: str) -> PjAccount | None:
+        """The account of a line that is registered; None when calls cannot be placed from it."""
+        line = self.lines.get(line_id)
+        return line.account if line is not None and line.state is LineState.REGISTERED else None
+
+    def way_out(self, line_id: str) -> str:
+        """Address of the server that a line's calls go through; empty when it is not known."""
+        line = self.lines.get(line_id)
+        return next(iter(line.servers), line.config.server_ip) if line is not None else ""
 
     def account_for(self, line_id: str, source: str) -> int:
         """pjsua's number of the account that a call belongs to."""
         line = self.lines.get(line_id)
         if line is not None and line.account is not None:
             return int(line.account.getId())
-        return self.direct_account_for(source)
+        return int(self.direct_account(source).getId())
 
     # ------------------------------------------------------------------ commands
 

@@ -42,6 +42,26 @@ _CALL = {
     603: "declined",
 }
 
+_PLACED = {
+    401: "wrong user name or password",
+    403: "the other side does not allow this call",
+    404: "nobody there has that number",
+    407: "wrong user name or password",
+    408: "no answer",
+    410: "nobody there has that number any more",
+    480: "nobody is available there",
+    484: "the number is incomplete",
+    486: "busy",
+    487: "given up before the answer",
+    500: "the other side has an internal error",
+    502: "not reachable",
+    503: "not reachable or overloaded",
+    504: "not reachable",
+    600: "busy",
+    603: "declined",
+    604: "nobody there has that number",
+}
+
 PERMANENT = frozenset({401, 403, 404, 405, 407, 410, 416, 420, 603})
 """Refusals that another attempt a few seconds later will not change; asking often gets an address banned."""
 
@@ -58,6 +78,11 @@ def registration_reason(code: int, phrase: str = "") -> str:
 def call_reason(code: int, phrase: str = "") -> str:
     """Why a call ended: plain words where we have them, else what the other side said."""
     return _CALL.get(code) or phrase or f"SIP {code}"
+
+
+def placed_call_reason(code: int, phrase: str = "") -> str:
+    """Why a call that we placed ended, in plain words."""
+    return _PLACED.get(code) or call_reason(code, phrase)
 
 
 @dataclass(slots=True)

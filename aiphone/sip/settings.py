@@ -71,6 +71,8 @@ class SipSettings:
     """Networks (CIDR) that may call the direct line, besides this machine, which always may."""
     register_expires: int = 300
     """Seconds a registration is asked to live (RFC 3261 section 10.2.1.1)."""
+    ring_seconds: float = 60.0
+    """How long a call that we place may ring before we give it up."""
     poll_seconds: float = 0.010
     """Longest time a command of the main thread waits for the SIP thread."""
 

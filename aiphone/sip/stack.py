@@ -30,7 +30,7 @@ from aiphone.sip.message import Request, read_request
 from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import LogFilter, pj_level
 from aiphone.sip.sdp import CODECS
-from aiphone.sip.settings import RtpPorts, SipSettings, SipStatus
+from aiphone.sip.settings import DIRECT_LINE, RtpPorts, SipSettings, SipStatus
 
 log = logging.getLogger(__name__)
 pjsip_log = logging.getLogger("aiphone.sip.pjsip")
@@ -224,6 +224,15 @@ class Stack:
         host = split_host_port(source)[0]
         admission = self._admit(read_request(message), host)
         return self.lines.account_for(admission.line_id, host)
+
+    def place_call(self, call_id: str, uri: str, line_id: str | None, host: str) -> None:
+        """Call somebody from a line, or without one."""
+        if line_id is None or line_id == DIRECT_LINE:
+            account = self.lines.direct_account(host)
+        else:
+            account = self.lines.calling_account(line_id)
+            host = self.lines.way_out(line_id) or host
+        self.calls.place(call_id, uri, line_id or DIRECT_LINE, account, host)
 
     def _admit(self, request: Request, source: str) -> Admission:
         return self._doorman.admit(request, source, self.lines.doors)

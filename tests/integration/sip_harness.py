@@ -184,9 +184,7 @@ class Agent:
             try:
                 event = self.events.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(
-                    f"no {names} {where}; saw {self.seen}; stderr {self.errors[-20:]}"
-                ) from None
+                raise AssertionError(f"no {names} {where}; saw {self.seen}; stderr {self.errors[-20:]}") from None
             if wanted(event):
                 return event
             if event["event"] == "eof":
@@ -408,17 +406,13 @@ class Registrar:
                 code, phrase = 403, "Forbidden"
             else:
                 code, phrase = 200, "OK"
-                expires = re.search(r"expires=(\d+)", message["contact"]) or re.search(
-                    r"(\d+)", message["expires"]
-                )
+                expires = re.search(r"expires=(\d+)", message["contact"]) or re.search(r"(\d+)", message["expires"])
                 seconds = min(int(expires.group(1)), self.expires) if expires else 0
                 if seconds:
                     extra = [f"Contact: {message['contact'].partition(';expires')[0]};expires={seconds}"]
                 self.contacts.put((message["contact"], seconds))
             lines = [f"SIP/2.0 {code} {phrase}"]
-            lines += [
-                f"{k}: {v}" for k, v in message.headers if k in ("via", "from", "to", "call-id", "cseq")
-            ]
+            lines += [f"{k}: {v}" for k, v in message.headers if k in ("via", "from", "to", "call-id", "cseq")]
             text = "\r\n".join([*lines, *extra, "Content-Length: 0"]) + "\r\n\r\n"
             self.socket.sendto(text.encode(), source)
 

@@ -146,9 +146,7 @@ def test_calls_in_one_batch_hear_what_they_hear_alone(vad: SileroVad, sentences:
 def test_no_voice_in_silence_noise_hum_and_ringing(vad: SileroVad) -> None:
     t = np.arange(60 * RATE) / RATE
     rng = np.random.default_rng(2)
-    ringing = 4000 * np.sin(2 * np.pi * 440 * t) * ((t % 6) < 2) + 4000 * np.sin(2 * np.pi * 480 * t) * (
-        (t % 6) < 2
-    )
+    ringing = 4000 * np.sin(2 * np.pi * 440 * t) * ((t % 6) < 2) + 4000 * np.sin(2 * np.pi * 480 * t) * ((t % 6) < 2)
     lines = {
         "silence": np.zeros(len(t)),
         "noise": rng.standard_normal(len(t)) * 200,

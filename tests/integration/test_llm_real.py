@@ -26,6 +26,7 @@ PERSONA = Persona(
     "Answer in one or two short sentences. Your name is {name}.",
     sampling=Sampling(temperature=0, max_tokens=40),
 )
+SHORT = Persona(prompt=PERSONA.prompt, sampling=Sampling(temperature=0, max_tokens=12))
 OPTIONS = BackendOptions(threads=2, n_seq_max=12, n_ctx_per_call=1024, max_calls=8)
 TOPICS = ["dogs", "Rome", "bread", "the sea", "trains", "snow", "music"]
 
@@ -128,7 +129,7 @@ def test_alone_and_beside_seven_others_the_words_are_the_same(backend):
     with Desk(backend) as beside:
         beside.scheduler.open("c", PERSONA, None, None)
         for number, topic in enumerate(TOPICS):
-            beside.scheduler.open(f"o{number}", PERSONA, None, None)
+            beside.scheduler.open(f"o{number}", SHORT, None, None)
             beside.scheduler.generate(f"o{number}", 1, talk(f"Tell me about {topic}."))
         for _ in range(5):
             beside.scheduler.step()
@@ -144,26 +145,48 @@ def logits_after(backend, seq, tokens, held=0):
     return backend.logits(0).copy()
 
 
-def test_logits_of_a_used_sequence_are_those_of_a_fresh_one(backend):
-    """Isolation: whatever else is in the context, the next token's logits depend on the sequence's own tokens only.
+def crowd(backend, mine, others):
+    """Logits of sequence 0 after ``mine``, decoded in batches together with seven sequences of ``others``."""
+    rows = []
+    for at in range(0, len(mine), 4):
+        entries = [Entry(0, at, mine[at : at + 4], True)]
+        entries += [Entry(seq, at, other[at : at + 4], False) for seq, other in enumerate(others, 1)]
+        assert backend.decode(entries) == 0
+        rows.append(backend.logits(0).copy())
+    for seq in range(8):
+        backend.seq_rm(seq, 0)
+    return np.stack(rows)
 
-    Cells of other calls are masked to minus infinity, so their weight is exactly 0; sums are made in another order,
-    which is all that may differ.
+
+def test_what_others_say_does_not_change_a_single_bit(backend):
+    """Isolation: the same batches with other people's words in them give the same logits, bit for bit."""
+    random = np.random.default_rng(1)
+    mine = backend.tokenize("<|im_start|>user\nTell me, please, what is the capital of France?<|im_end|>\n")[
+        :16
+    ]
+    one, two = (random.integers(20, 40000, (7, 16)).tolist() for _ in range(2))
+    assert np.array_equal(crowd(backend, mine, one), crowd(backend, mine, two))
+
+
+def test_a_crowd_changes_logits_by_rounding_only(backend):
+    """Cells of others weigh exactly 0, but they decide in which cells ours lie, and so the order of sums.
+
+    The model rounds activations to 8 bits at each matrix, so a difference in the last bit can grow to a few hundredths
+    of the logits' range. That is the bound; the choice of the next token survives it unless two are as close.
     """
     with Desk(backend) as desk:
         for number, topic in enumerate(TOPICS):
-            desk.scheduler.open(f"o{number}", PERSONA, None, None)
+            desk.scheduler.open(f"o{number}", SHORT, None, None)
             desk.scheduler.generate(f"o{number}", 1, talk(f"Tell me about {topic}."))
         desk.run()
         used = desk.held("o3")
         tokens = [*used.tokens, 198]
         crowded = logits_after(backend, used.seq_id, tokens, len(used.tokens))
         desk.scheduler._room.pool.extend(used, tokens[-1:])
-        spread = float(crowded.max() - crowded.min())
     fresh = logits_after(backend, 0, tokens)
     backend.seq_rm(0, 0)
     assert int(fresh.argmax()) == int(crowded.argmax())
-    assert np.abs(fresh - crowded).max() < 0.02 * spread
+    assert np.abs(fresh - crowded).max() < 0.1 * float(fresh.max() - fresh.min())
 
 
 def test_an_interruption_and_a_returning_turn_read_only_what_is_new(backend):
@@ -215,7 +238,7 @@ def test_saved_killed_and_resumed_the_words_are_the_same(backend, tmp_path):
 
 def test_a_damaged_state_is_read_again(backend):
     with Desk(backend) as desk:
-        desk.scheduler.open("c", PERSONA, None, None)
+        desk.scheduler.open("c", SHORT, None, None)
         desk.scheduler.generate("c", 1, talk("Tell me about Rome."))
         desk.run()
         desk.scheduler.snapshot("c")
@@ -223,7 +246,7 @@ def test_a_damaged_state_is_read_again(backend):
     for kv in (snapshot.kv[: len(snapshot.kv) // 2], b"\xff" * 4000, b""):
         saved = SavedConversation((), snapshot.tokens, kv, snapshot.fingerprint, snapshot.template_digest)
         with Desk(backend) as later:
-            later.scheduler.open("c", PERSONA, None, saved)
+            later.scheduler.open("c", SHORT, None, saved)
             later.scheduler.generate("c", 1, talk("Tell me about Rome."))
             later.run()
             assert later.reply("c") == desk.reply("c")

@@ -10,6 +10,7 @@ from aiphone.native.plc cimport Plc
 from aiphone.native.resample cimport Resampler
 from aiphone.native.ring cimport Ring
 from aiphone.native.rtp cimport RtpSource
+from aiphone.native.tap cimport Tap
 from aiphone.native.telephone_event cimport EventReceiver, EventSender
 
 cdef enum:
@@ -44,6 +45,7 @@ cdef enum CommandKind:
     COMMAND_REMOVE = 1
     COMMAND_UPDATE = 2
     COMMAND_DIGITS = 3
+    COMMAND_TAP = 4
 
 # An item of the inbound ring.
 cdef struct Frame:
@@ -75,6 +77,7 @@ cdef struct Command:
     Stream stream
     char digits[32]
     int digit_count
+    Tap* tap                # NULL: stop recording
 
 cdef struct CallStats:
     # One writer: the media thread. Python loads each one relaxed.
@@ -185,6 +188,9 @@ cdef struct Call:
     double gain
     int64_t step
 
+    # Recording: NULL while the call is not recorded.
+    Tap* tap
+
     # RTCP.
     double next_rtcp
     uint32_t last_sr
@@ -215,6 +221,8 @@ cdef Call* call_new(int64_t key, int rtp_fd, int rtcp_fd, const Stream* stream, 
                     uint32_t ssrc, uint16_t seq, uint32_t timestamp, const char* cname) noexcept nogil
 # Closes the sockets. Accepts NULL.
 cdef void call_free(Call* c) noexcept nogil
+# Record to another tap, or to none; lets go of the one before.
+cdef void call_tap(Call* c, Tap* tap) noexcept nogil
 cdef void call_update(Call* c, const Stream* stream) noexcept nogil
 cdef void emit(Core* core, Call* c, int kind, int64_t number, double at, double seconds) noexcept nogil
 # Events that found the ring full get another chance.

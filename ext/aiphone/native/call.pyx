@@ -10,6 +10,7 @@ from aiphone.native.platform cimport Address, address_equal, address_is_any, cou
 from aiphone.native.plc cimport plc_free, plc_new
 from aiphone.native.resample cimport resampler_free, resampler_new
 from aiphone.native.ring cimport ring_free, ring_init, ring_put
+from aiphone.native.tap cimport Tap, tap_release
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
@@ -87,6 +88,12 @@ cdef void call_update(Call* c, const Stream* stream) noexcept nogil:
     if resumed:
         c.last_rtp = 0.0    # the time-out starts again
         c.timed_out = False
+
+
+cdef void call_tap(Call* c, Tap* tap) noexcept nogil:
+    if c.tap is not NULL:
+        tap_release(c.tap)
+    c.tap = tap
 
 
 cdef void emit(Core* core, Call* c, int kind, int64_t number, double at, double seconds) noexcept nogil:

@@ -17,6 +17,8 @@ dropped and counted, states wait in the call and the latest of each kind is deli
 
 import numpy as np
 
+cimport cython
+
 from aiphone.errors import MediaError
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t
@@ -25,8 +27,9 @@ from libc.string cimport memcpy, memset
 from aiphone.native.alloc cimport counted_calloc, counted_free
 from aiphone.native.alloc import live_allocations  # noqa: F401 - part of this module's interface
 from aiphone.native.call cimport (
-    COMMAND_ADD, COMMAND_DIGITS, COMMAND_REMOVE, COMMAND_UPDATE, FRAME, INBOUND_FRAMES, LATENESS_BINS, PLAYOUT_SAMPLES,
-    Call, CallStats, Command, Core, EventRecord, Frame, Stream, call_free, call_new, call_update, emit_pending,
+    COMMAND_ADD, COMMAND_DIGITS, COMMAND_REMOVE, COMMAND_TAP, COMMAND_UPDATE, FRAME, INBOUND_FRAMES, LATENESS_BINS,
+    PLAYOUT_SAMPLES, Call, CallStats, Command, Core, EventRecord, Frame, Stream, call_free, call_new, call_tap, call_update,
+    emit_pending,
 )
 from aiphone.native.delay cimport DelayConfig
 from aiphone.native.inbound cimport inbound_step
@@ -37,6 +40,7 @@ from aiphone.native.platform cimport (
     wake_clear, wake_close, wake_open, wake_signal, wake_wait, wall_now,
 )
 from aiphone.native.ring cimport Ring, ring_free, ring_get, ring_init, ring_put, ring_used
+from aiphone.native.tap cimport NativeTap
 from aiphone.native.telephone_event cimport sender_queue
 
 cdef double TICK = 0.020
@@ -62,6 +66,7 @@ cdef void let_go(Engine* e, Call* c, double now) noexcept nogil:
     if c.stats.packets_sent:
         outbound_rtcp(&e.core, c, now, True)
     c.live = False
+    call_tap(c, NULL)
     e.core.events_new = True
     store_release(&c.removed, 1)
 
@@ -81,6 +86,8 @@ cdef void obey(Engine* e, double now) noexcept nogil:
             call_update(command.call, &command.stream)
         elif command.kind == COMMAND_DIGITS:
             sender_queue(&command.call.keys_out, command.digits, command.digit_count)
+        elif command.kind == COMMAND_TAP:
+            call_tap(command.call, command.tap)
 
 
 cdef void note_lateness(Core* core, double late) noexcept nogil:
@@ -267,6 +274,20 @@ cdef class NativeCall:
         command.digit_count = <int>n
         self._engine.push(&command)
 
+    def tap(self):
+        """Record from the next tick on: the tap to read from, until it is ``released``. Main thread only."""
+        cdef NativeTap tap
+        if self._call is NULL:
+            raise MediaError("the call has been closed; there is nothing more to record")
+        tap = NativeTap()
+        self._engine.tap(self._call, tap)
+        return tap
+
+    def untap(self):
+        """Stop recording; the tap is released with the next tick. Main thread only."""
+        if self._call is not NULL:
+            self._engine.tap(self._call, None)
+
     def stats(self):
         """The counters as a dict. Any thread."""
         if self._call is NULL:
@@ -314,6 +335,7 @@ cdef int fill_stream(Stream* s, int fd, tuple stream) except -1:
     return 0
 
 
+@cython.no_gc_clear  # the media thread must be gone before anything is let go of
 cdef class NativeEngine:
     """The media thread and its calls. Main thread only, except ``wait_frames`` (listener thread).
 
@@ -329,12 +351,13 @@ cdef class NativeEngine:
     cdef list _leaving          # addresses of Calls that the media thread still has
     cdef long long _next_key
     cdef list _backlog          # addresses of Calls whose removal did not fit into the command ring
+    cdef list _taps             # NativeTaps that the media thread may still write to
 
     def __cinit__(self, int capacity, *, double rtp_timeout=30.0, tuple delay=(20.0, 300.0, 40.0, -1.0, 0.99),
                   bint injected=False):
         cdef Engine* e = <Engine*>counted_calloc(sizeof(Engine))
         self._engine = e
-        self._calls, self._leaving, self._backlog = {}, [], []
+        self._calls, self._leaving, self._backlog, self._taps = {}, [], [], []
         self._capacity = capacity
         (self._delay.min_ms, self._delay.max_ms, self._delay.start_ms, self._delay.fixed_ms,
          self._delay.quantile) = delay
@@ -408,6 +431,7 @@ cdef class NativeEngine:
         for address in self._leaving:
             call_free(<Call*><size_t>address)
         self._leaving = []
+        self._taps = []
         memset(self._load, 0, sizeof(self._load))
 
     def step(self, double now):
@@ -478,6 +502,17 @@ cdef class NativeEngine:
             raise MediaError("the media thread does not take commands; is it running?")
         return 0
 
+    cdef tap(self, Call* c, NativeTap tap):
+        cdef Command command
+        memset(&command, 0, sizeof(Command))
+        command.kind = COMMAND_TAP
+        command.call = c
+        if tap is not None:
+            command.tap = tap._tap
+        self.push(&command)
+        if tap is not None:
+            self._taps.append(tap)
+
     cdef remove(self, NativeCall call):
         cdef Call* c = call._call
         self._load[c.slot] -= 1
@@ -505,6 +540,8 @@ cdef class NativeEngine:
             else:
                 kept.append(address)
         self._leaving = kept
+        if self._taps:
+            self._taps = [tap for tap in self._taps if not tap.released]
 
     # ------------------------------------------------------------------------------------------ events
 

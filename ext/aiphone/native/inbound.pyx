@@ -38,6 +38,7 @@ from aiphone.native.rtp cimport (
     RTP_IS_RTCP, RTP_OK, SOURCE_DUPLICATE, SOURCE_INVALID, SOURCE_RESTARTED, RtpPacket, rtp_parse, source_jitter,
     source_lost, source_start, source_update,
 )
+from aiphone.native.tap cimport tap_end
 from aiphone.native.telephone_event cimport event_received
 
 cdef double LOCK_SECONDS = 2.0          # for which the signalled address wins over a learned one
@@ -318,6 +319,8 @@ cdef void deliver(Core* core, Call* c, double due) noexcept nogil:
     cdef int n
     cdef double power
     fill(c, due)
+    if c.tap is not NULL:
+        tap_end(c.tap, c.fifo)
     n = resampler_process(c.up, c.fifo, LINE_FRAME, frame.pcm, FRAME)
     c.fifo_len -= LINE_FRAME
     if c.fifo_len:
@@ -359,6 +362,8 @@ cdef void inbound_step(Core* core, Call* c, double due, double now) noexcept nog
     if c.jitter.started or c.heard:
         deliver(core, c, due)
         publish(c, due)
+    elif c.tap is not NULL:
+        tap_end(c.tap, NULL)
     if c.stream.receive and not c.timed_out and due - c.last_rtp > core.rtp_timeout:
         c.timed_out = True
         emit(core, c, EVENT_TIMED_OUT, 0, due, due - c.last_rtp)

@@ -22,6 +22,7 @@ from aiphone.native.resample cimport resampler_process
 from aiphone.native.ring cimport ring_get, ring_skip_to, ring_used
 from aiphone.native.rtcp cimport RTCP_MAX, RtcpSender, ntp_of, rtcp_write
 from aiphone.native.rtp cimport RTP_HEADER, rtp_write_header
+from aiphone.native.tap cimport tap_begin, tap_sent
 from aiphone.native.telephone_event cimport EVENT_PAYLOAD, sender_step
 
 cdef double AUDIBLE = 3.1622776601683795e-05    # -45 dBFS as a mean square
@@ -120,6 +121,8 @@ cdef void next_frame(Call* c, bint muted) noexcept nogil:
             c.sounding = False
     n = resampler_process(c.down, pcm, FRAME, line, 2 * LINE_FRAME)
     if n > 0:
+        if c.tap is not NULL:
+            tap_sent(c.tap, line, n)
         if c.stream.payload_type == PT_PCMA:
             alaw_encode(line, c.coded + c.coded_len, n)
         else:
@@ -141,6 +144,8 @@ cdef bint outbound_step(Core* core, Call* c, int64_t tick, double due) noexcept 
     cdef unsigned char event[EVENT_PAYLOAD]
     cdef bint first = False, sent = False
     cdef int key = -1, ptime = c.stream.ptime
+    if c.tap is not NULL:
+        tap_begin(c.tap, tick - c.last_tick - 1 if c.last_tick >= 0 else 0)
     if c.last_tick >= 0 and tick > c.last_tick + 1:
         c.timestamp += <uint32_t>((tick - c.last_tick - 1) * LINE_FRAME)
         c.mark = True

@@ -258,6 +258,14 @@ def test_the_flags_reach_whisper(make: Callable[..., Bench]) -> None:
     assert (params.beam_size, params.initial_prompt) == (3, "Anna, Berta")
 
 
+def test_flash_attention_uses_whole_blocks_of_context(make: Callable[..., Bench]) -> None:
+    bench = make(flash_attn=True)
+    bench.model.answer = lambda _params, _stop: [segment("doubtful", -2.0)]
+    bench.stt.submit("c1", 1, voice(3))
+    bench.inbox.wait(1)
+    assert [params.audio_ctx for _, _, params in bench.model.asked] == [256, 512, 0]
+
+
 def test_a_language_is_detected_once_for_a_call(make: Callable[..., Bench]) -> None:
     bench = make(language="auto")
     bench.stt.submit("c1", 1, voice())

@@ -49,9 +49,10 @@ def test_a_fixed_context_is_the_first_step_but_never_hears_less_than_the_audio()
     assert context_steps(POLICY, 20 * RATE, 1500, fixed=300)[0] == 1000
 
 
-@given(st.integers(0, 30 * RATE), st.integers(0, 1500))
-def test_steps_always_rise_cover_the_audio_and_end_full(samples: int, fixed: int) -> None:
-    steps = context_steps(POLICY, samples, 1500, fixed)
+@given(st.integers(0, 30 * RATE), st.integers(0, 1500), st.sampled_from([1, 256]))
+def test_steps_always_rise_cover_the_audio_and_end_full(samples: int, fixed: int, quantum: int) -> None:
+    steps = context_steps(POLICY, samples, 1500, fixed, quantum)
+    assert all(step % quantum == 0 for step in steps)
     assert steps[-1] == 0
     assert steps[:-1] == sorted(set(steps[:-1]))
     assert all(step * RATE >= samples * 50 for step in steps[:-1])
@@ -131,7 +132,7 @@ def test_a_text_at_the_cap_is_doubted_and_a_loop_at_the_cap_is_cut() -> None:
 
 
 def test_improbable_text_asks_for_more_context() -> None:
-    tokens = spoken("follow bada pangi", logprob=-1.4)
+    tokens = spoken("follow bada pangi", logprob=-1.1)
     assert judge(POLICY, tokens, 1.5, 21, 0.0, last=False).doubt is Doubt.IMPROBABLE
     assert judge(POLICY, tokens, 1.5, 21, 0.0, last=True).text == "follow bada pangi"
 
@@ -153,7 +154,9 @@ def test_nothing_is_nothing() -> None:
         ("Thank you.", -0.9, 0.0, False),
         ("Thanks for watching!", -0.3, 0.4, False),
         ("I would like a table for two", -0.3, 0.4, True),
-        ("gibberish entirely", -1.2, 0.8, False),
+        ("Be Be Be Be", -0.1, 0.87, False),
+        ("I'm going to put the oil in the pan.", -1.6, 0.0, False),
+        ("a bad line but speech", -0.9, 0.0, True),
     ],
 )
 def test_what_whisper_says_to_noise_is_dropped_when_it_doubts_itself(

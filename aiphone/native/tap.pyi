@@ -1,0 +1,9 @@
+import numpy as np
+import numpy.typing as npt
+
+class NativeTap:
+    def take(self) -> npt.NDArray[np.int16]: ...
+    @property
+    def missed(self) -> int: ...
+    @property
+    def released(self) -> bool: ...

@@ -1,0 +1,199 @@
+"""Whisper for real: the starter model on recorded telephone speech, on noise, and under cancelling."""
+
+from __future__ import annotations
+
+import threading
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aiphone.clock import SystemClock
+from aiphone.events import Event, Transcribed, WorkFailed
+from aiphone.inference.stt import SpeechToText
+from aiphone.inference.stt_guard import FLASH_QUANTUM
+from aiphone.inference.whisper_cpp import Aborted, DecodeParams, WhisperModel
+
+pytestmark = pytest.mark.integration
+
+MODEL = Path.home() / ".cache" / "aiphone" / "models" / "ggml-tiny.en.bin"
+SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+RATE = 16_000
+
+
+def recording(name: str) -> np.ndarray:
+    """A prompt at 16 kHz."""
+    path = SOUNDS / f"{name}.wav"
+    if not path.is_file():
+        pytest.skip("needs recorded speech: apt-get install asterisk-core-sounds-en-wav")
+    with wave.open(str(path)) as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float64)
+    taps = np.sinc(np.arange(-32, 33) / 2) * np.kaiser(65, 8.0)
+    spread = np.zeros(2 * len(pcm))
+    spread[::2] = pcm
+    return np.clip(np.convolve(spread, taps, "same"), -32768, 32767).astype(np.int16)
+
+
+class Inbox:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._arrived = threading.Condition()
+
+    def post(self, event: Event) -> None:
+        with self._arrived:
+            self.events.append(event)
+            self._arrived.notify_all()
+
+    def wait(self, count: int) -> list[Event]:
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.events) >= count, 60.0), self.events
+            return list(self.events)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[SpeechToText, Inbox]]:
+    if not MODEL.is_file():
+        pytest.skip("needs the starter models: whisper-talk-llama models pull starter")
+    inbox = Inbox()
+    stt = SpeechToText(MODEL, post=inbox.post, clock=SystemClock(), threads=2, workers=2, max_states=4, use_gpu=False)
+    yield stt, inbox
+    stt.close()
+
+
+@pytest.fixture
+def stt(shared: tuple[SpeechToText, Inbox]) -> Iterator[tuple[SpeechToText, Inbox]]:
+    shared[1].events.clear()
+    yield shared
+    for call in ("c1", "c2", "c3"):
+        shared[0].release(call)
+
+
+def text_of(event: Event) -> str:
+    assert isinstance(event, Transcribed), event
+    return event.text.lower()
+
+
+def test_recorded_telephone_speech_is_understood(stt: tuple[SpeechToText, Inbox]) -> None:
+    stt[0].submit("c1", 1, recording("vm-intro"))
+    (event,) = stt[1].wait(1)
+    assert "leave your message after the tone" in text_of(event)
+    assert "pound key" in text_of(event)
+
+
+def test_two_calls_at_once_keep_their_words_apart(stt: tuple[SpeechToText, Inbox]) -> None:
+    for _ in range(3):
+        stt[1].events.clear()
+        stt[0].submit("c1", 1, recording("conf-getpin"))
+        stt[0].submit("c2", 1, recording("vm-intro"))
+        words = {event.call_id: text_of(event) for event in stt[1].wait(2)}
+        assert "conference" in words["c1"]
+        assert "message" not in words["c1"]
+        assert "message" in words["c2"]
+        assert "conference" not in words["c2"]
+
+
+@pytest.mark.parametrize("flash", [False, True])
+def test_a_state_keeps_nothing_of_what_it_heard_before(flash: bool) -> None:
+    """Two states, one fresh and one that served other audio, give the same text with the same probabilities."""
+    model = WhisperModel(MODEL, use_gpu=False, flash_attn=flash)
+    fresh, used = model.new_state(), model.new_state()
+    pcm = recording("conf-invalid").astype(np.float32) / 32768
+    other = recording("vm-intro").astype(np.float32) / 32768
+    contexts = [len(audio) * 50 // RATE + 96 for audio in (other, pcm)]
+    if flash:
+        contexts = [-(-context // FLASH_QUANTUM) * FLASH_QUANTUM for context in contexts]
+    try:
+        used.full(other, DecodeParams(audio_ctx=contexts[0], timestamps=True))
+        params = DecodeParams(audio_ctx=contexts[1], timestamps=True)
+        assert used.full(pcm, params) == fresh.full(pcm, params)
+    finally:
+        fresh.close()
+        used.close()
+        model.close()
+
+
+def test_a_recycled_state_gives_the_next_call_the_same_text(stt: tuple[SpeechToText, Inbox]) -> None:
+    pcm = recording("conf-invalid")
+    for call in ("c1", "c2"):
+        stt[0].submit(call, 1, pcm)
+    stt[1].wait(2)
+    stt[0].release("c1")
+    stt[0].submit("c3", 1, pcm)  # with the state of c1
+    assert len({text_of(event) for event in stt[1].wait(3)}) == 1
+
+
+@pytest.mark.parametrize("kind", ["silence", "noise", "hum", "dial tone", "short click"])
+def test_no_word_comes_of_what_is_not_speech(stt: tuple[SpeechToText, Inbox], kind: str) -> None:
+    t = np.arange(3 * RATE) / RATE
+    signal = {
+        "silence": np.zeros_like(t),
+        "noise": np.random.default_rng(3).standard_normal(len(t)) * 0.01,
+        "hum": 0.1 * np.sin(2 * np.pi * 50 * t),
+        "dial tone": 0.1 * (np.sin(2 * np.pi * 350 * t) + np.sin(2 * np.pi * 440 * t)),
+        "short click": 0.5 * (t < 0.002),
+    }[kind]
+    stt[0].submit("c1", 1, (signal * 32767).astype(np.int16))
+    assert text_of(stt[1].wait(1)[0]) == ""
+
+
+def test_speech_longer_than_the_context_is_heard_to_its_end(stt: tuple[SpeechToText, Inbox]) -> None:
+    pause = np.zeros(RATE // 2, np.int16)
+    parts = [recording(name) for name in ("conf-adminmenu-18", "vm-intro", "conf-invalid", "vm-intro")]
+    pcm = np.concatenate([piece for part in parts for piece in (part, pause)])
+    assert len(pcm) > 31 * RATE
+    stt[0].submit("c1", 1, pcm)
+    text = text_of(stt[1].wait(1)[0])
+    assert text.startswith("please press")
+    assert "not a valid conference number" in text
+    assert text.count("after the tone") == 2
+
+
+def test_cancelling_stops_whisper_and_frees_the_worker(stt: tuple[SpeechToText, Inbox]) -> None:
+    long = np.concatenate([recording("conf-adminmenu-18")] * 4)
+    stt[0].submit("c1", 1, long)
+    stt[0].submit("c2", 1, long)
+    stt[0].cancel("c1", 1)
+    stt[0].cancel("c2", 1)
+    stt[0].submit("c3", 1, recording("auth-thankyou"))
+    (event,) = stt[1].wait(1)
+    assert event.call_id == "c3"
+    assert not any(isinstance(other, WorkFailed) for other in stt[1].events)
+
+
+def test_abort_is_heeded_within_one_encoding(stt: tuple[SpeechToText, Inbox]) -> None:
+    model = WhisperModel(MODEL, use_gpu=False, flash_attn=True)
+    state = model.new_state()
+    asked = 0
+
+    def abort() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    try:
+        pcm = np.concatenate([recording("conf-adminmenu-18")] * 3).astype(np.float32) / 32768
+        with pytest.raises(Aborted):
+            state.full(pcm, DecodeParams(single_segment=False, timestamps=True), abort=abort)
+        assert asked <= 2
+        assert state.full(recording("auth-thankyou").astype(np.float32) / 32768, DecodeParams())[0].text.strip()
+    finally:
+        state.close()
+        model.close()
+    assert model.open_states == 0
+
+
+def test_a_hundred_calls_leave_no_more_states_than_were_needed_at_once(stt: tuple[SpeechToText, Inbox]) -> None:
+    pcm = recording("auth-thankyou")
+    began = time.monotonic()
+    for number in range(100):
+        stt[1].events.clear()
+        stt[0].submit(f"n{number}", 1, pcm)
+        stt[1].wait(1)
+        stt[0].release(f"n{number}")
+        if time.monotonic() - began > 60:
+            break
+    assert number >= 20
+    assert stt[0].status()["states"] <= 4

@@ -1,0 +1,34 @@
+// A line of a conversation, and a turn's latency as a stacked bar: shown by several pages.
+
+import { h, setText } from "./dom.js";
+import { delay, PARTS } from "./format.js";
+
+/** One line: who said it and what. `role` is "user" (the caller) or "assistant". */
+export function said(role, text, { by = "", partial = false } = {}) {
+  const name = by || (role === "assistant" ? "Assistant" : "Caller");
+  return h("p", { class: `said ${role === "assistant" ? "assistant" : "caller"}${partial ? " partial" : ""}` },
+    h("span", { class: "by" }, name), h("span", { class: "text" }, text));
+}
+
+/** Put another text into a line that `said` made. */
+export const sayAgain = (line, text) => setText(line.querySelector(".text"), text);
+
+/** A bar of a turn's parts, seconds by name, as long as its share of `longest` seconds. */
+export function stacked(parts, longest, total) {
+  const known = PARTS.filter(([name]) => parts[name] > 0);
+  const words = known.map(([name, label]) => `${label.toLowerCase()} ${delay(parts[name])}`).join(", ");
+  const bar = h("span", { class: "stacked", role: "img", "aria-label": `Answered after ${delay(total)}: ${words}`, title: words });
+  for (const [name] of known) {
+    const part = h("span", { data: { part: name } });
+    part.style.flexGrow = String(parts[name]);
+    bar.append(part);
+  }
+  const rest = h("span", { class: "rest" });
+  rest.style.flexGrow = String(Math.max(0, longest - total));
+  bar.append(rest);
+  return bar;
+}
+
+/** What the colours of `stacked` mean. */
+export const legend = () => h("ul", { class: "legend", "aria-label": "Parts of the delay" },
+  PARTS.map(([name, label, meaning]) => h("li", { title: meaning }, h("span", { class: "swatch", data: { part: name } }), label)));
