@@ -39,8 +39,7 @@ class Persona:
     caller_name: str = "Caller"
     """What the transcript calls the other side (``-p``)."""
     prompt: str = (
-        "You are a helpful AI assistant who answers the telephone. Answer in one or two short sentences. "
-        "Your name is {name}."
+        "You are a helpful AI assistant named {name}, answering the telephone. Keep your answers short and simple."
     )
     """System prompt. ``{name}`` and ``{caller}`` are filled in."""
     greeting: str = "Hello, this is {name}. How can I help you?"
