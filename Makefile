@@ -39,8 +39,8 @@ lint: $(STAMPS)/test-packages  ## style
 type: $(STAMPS)/test-packages $(STAMPS)/extensions
 	$(BIN)/mypy
 
-bench: venv $(STAMPS)/bench-packages  ## the benchmarks; which ones by ARGS
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: venv $(STAMPS)/bench-packages  ## the benchmarks, or those named by ARGS
+	$(BIN)/python -m benchmarks $(or $(ARGS),all)
 
 models: $(STAMPS)/console $(STAMPS)/extensions  ## the starter models
 	@$(BIN)/whisper-talk-llama models pull --starter

@@ -212,6 +212,12 @@ class Settings:
     http_port: int = _option(
         8081, "-hp", "--http-port", group="server", low=0, high=65_535, metavar="PORT", help="port of the web page"
     )  # fmt: skip
+    tls_cert: str = _option(
+        "", "--tls-cert", group="server", metavar="FILE", help="certificate (PEM) of the web page: serve HTTPS"
+    )  # fmt: skip
+    tls_key: str = _option(
+        "", "--tls-key", group="server", metavar="FILE", help="its private key (PEM), when in a file of its own"
+    )  # fmt: skip
     data_dir: str = _option("", "--data-dir", group="server", metavar="DIR", help="where the server keeps its files")
     models_dir: str = _option("", "--models-dir", group="server", metavar="DIR", help="where models are kept")
     log_level: str = _option(

@@ -21,7 +21,7 @@ from aiphone.cli.personas import default_persona, personas_by_line
 from aiphone.clock import SystemClock
 from aiphone.config import LineSettings, Settings
 from aiphone.conversation.call import Stages
-from aiphone.conversation.facts import Fact, WordsSaid
+from aiphone.conversation.facts import Fact, Watcher, WordsSaid
 from aiphone.conversation.switchboard import Switchboard
 from aiphone.errors import ConfigError
 from aiphone.inference.llm import LanguageModel
@@ -36,6 +36,7 @@ from aiphone.media.ports import RtpPortPool
 from aiphone.models.resolve import resolve_llm, resolve_onnx, resolve_voice, resolve_whisper
 from aiphone.models.store import ModelStore
 from aiphone.persona import Persona
+from aiphone.server.talk import CallRouter, TalkBridge
 from aiphone.sip.agent import SipAgent
 from aiphone.sip.settings import LineConfig, SipSettings
 from aiphone.speech.listener import Listener
@@ -152,7 +153,13 @@ class Phone:
     listener: Listener | None = None
     sip: SipAgent | None = None
     switchboard: Switchboard | None = None
+    talk: TalkBridge | None = None
     sessions: SessionWriter | None = None
+    session_store: SessionStore | None = None
+    watchers: list[Watcher] = field(default_factory=list)
+    """Told every fact, in order; add to it before ``start``."""
+    persona_for: Callable[[str], Persona] | None = None
+    """Who answers a line, when that is not for the settings alone to say."""
     transcript: TranscriptFile | None = None
     memory: Memory | None = None
 
@@ -176,9 +183,9 @@ class Phone:
         if settings.file:
             self.transcript = TranscriptFile(Path(settings.file))
         if settings.session:
-            store = SessionStore(Path(settings.session))
-            self.sessions = SessionWriter(store)
-            self.memory = Memory(store, self.sessions, self.models.model)
+            self.session_store = SessionStore(Path(settings.session))
+            self.sessions = SessionWriter(self.session_store)
+            self.memory = Memory(self.session_store, self.sessions, self.models.model)
         ports = RtpPortPool(host, *settings.rtp_range())
         self.engine = MediaEngine(settings.max_calls, rtp_timeout=settings.rtp_timeout)
         self.engine.start()
@@ -187,6 +194,7 @@ class Phone:
         self.listener.start()
         self.sip = SipAgent(sip_settings(settings, host), ports, self._post, self.clock)
         self.sip.start()
+        self.talk = TalkBridge(RtpPortPool("127.0.0.1", *settings.rtp_range()), self._post, self.clock, self.loop)
         self.switchboard = Switchboard(
             Stages(
                 clock=self.clock,
@@ -196,17 +204,25 @@ class Phone:
                 recogniser=self.models.recogniser,
                 model=self.models.model if self.memory is None else self.memory,
                 synthesiser=self.models.synthesiser,
-                sip=self.sip,
+                sip=CallRouter(self.sip, self.talk),
                 memory=self.memory,
             ),
             max_calls=min(settings.max_calls, self.sip.status().max_calls),
-            persona_for=lambda line: self.by_line.get(line, self.persona),
+            persona_for=self.persona_for or (lambda line: self.by_line.get(line, self.persona)),
             close_sockets=ports.close,
             watch=self._watch,
         )
         for line in settings.lines:
             if line.enabled:
                 self.sip.add_line(line_config(line))
+
+    def prepare_greetings(self, texts: set[str]) -> None:
+        """Synthesise greetings that are new, on a worker thread, so that the next caller does not wait."""
+        if self.models is None:
+            return
+        for text in texts:
+            if text.strip() and self.models.synthesiser.cached(text) is None:
+                self.loop.run_in_executor(None, self.models.synthesiser.speak_now, text)
 
     # ----------------------------------------------------------------------------------------- events
 
@@ -235,6 +251,8 @@ class Phone:
             self.switchboard.dispatch(event)
 
     def _watch(self, fact: Fact) -> None:
+        for watch in self.watchers:
+            watch(fact)
         if self.transcript is not None and isinstance(fact, WordsSaid):
             who = self.persona.caller_name if fact.role == "user" else self.persona.name
             self.transcript.add(fact.record.call_id, who, fact.text)
@@ -249,6 +267,8 @@ class Phone:
                 if not self.switchboard.active:
                     break
                 await asyncio.sleep(0.02)
+        if self.talk is not None:
+            self.talk.close()
         if self.sip is not None:
             await self.loop.run_in_executor(None, partial(self.sip.stop, 3.0))
             self._mail()
@@ -262,6 +282,8 @@ class Phone:
             self._mail()
         if self.sessions is not None:
             await self.loop.run_in_executor(None, self.sessions.close)
+        if self.session_store is not None:
+            self.session_store.close()
         if self.transcript is not None:
             self.transcript.close()
 

@@ -37,9 +37,6 @@ def run(args: argparse.Namespace) -> int:
     print(f"Copied to {args.file} ({args.file.stat().st_size:,} bytes).")
     key = directory / KEY
     if key.exists():
-        print(
-            f"Passwords in it need the key file {key}: keep a copy of that in another place. Recordings are not in it."
-        )
-    else:
-        print("Recordings are not in it.")
+        print(f"Passwords in it need the key file {key}: keep a copy of that in another place.")
+    print("Recordings are not in it.")
     return 0

@@ -30,7 +30,7 @@ from aiphone.models.store import ModelStore
 
 NO_CALL = "--no-call"
 QUESTION = "What is the capital of France?"
-EXTENSIONS = ("g711", "resample", "plc", "rtp", "rtcp", "telephone_event", "jitter", "ring", "engine")
+EXTENSIONS = ("g711", "resample", "plc", "rtp", "rtcp", "telephone_event", "jitter", "ring", "tap", "engine")
 
 _OK, _BAD = "ok", "FAIL"
 

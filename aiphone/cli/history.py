@@ -56,8 +56,8 @@ class _Live:
 class History:
     """A watcher that fills the store. ``watch`` and what is named so: main thread; the rest: any thread.
 
-    ``direction`` says of a call whether it is ``"in"``, ``"out"`` or ``"web"``. ``retry`` is seconds between two attempts
-    at a write that failed, ``tidy_every`` seconds between two looks at what is too old to keep (0 is never).
+    ``direction`` says of a call whether it is ``"in"``, ``"out"`` or ``"web"``. ``retry`` is seconds between two
+    attempts at a write that failed, ``tidy_every`` seconds between two looks at what is too old to keep (0 is never).
     ``capacity`` bounds the writes that wait; beyond it the newest are given up and counted in ``lost``.
     """
 
@@ -235,15 +235,13 @@ class History:
             self._changed.notify_all()
         self._thread.join(timeout)
         if self._jobs:
-            log.error(
-                "%d writes to the history were lost: %s", len(self._jobs), self._error or "no time was left"
-            )
+            log.error("%d writes to the history were lost: %s", len(self._jobs), self._error or "no time was left")
         return not self._jobs
 
     # ------------------------------------------------------------------ the writer's side
 
     def _run(self) -> None:
-        tidied = self._clock.now() - self._tidy_every
+        tidy_at = self._clock.now()
         failed = False
         while True:
             with self._changed:
@@ -255,8 +253,8 @@ class History:
             failed = not self._write_waiting()
             if stopping:
                 return
-            if self._tidy_every and not failed and self._clock.now() - tidied >= self._tidy_every:
-                tidied = self._clock.now()
+            if self._tidy_every and not failed and self._clock.now() >= tidy_at:
+                tidy_at = self._clock.now() + self._tidy_every
                 self._attempt(self._store.apply_retention)
 
     def _write_waiting(self) -> bool:
@@ -267,10 +265,12 @@ class History:
             if not jobs:
                 return True
             # Together first, for one flush to the disk; and one by one where that does not work, to find out which.
-            done = len(jobs) if self._attempt(partial(self._all, jobs)) is True else self._one_by_one(jobs)
+            done = len(jobs) if self._attempt(partial(self._all, jobs), quiet=True) is True else self._one_by_one(jobs)
             with self._changed:
                 for _ in range(done):
                     self._jobs.popleft()
+                if done == len(jobs):
+                    self._error = ""
                 self._changed.notify_all()
             if done < len(jobs):
                 return False
@@ -287,7 +287,7 @@ class History:
                 return index
         return len(jobs)
 
-    def _attempt(self, job: Job) -> bool | None:
+    def _attempt(self, job: Job, *, quiet: bool = False) -> bool | None:
         """True when it worked, False when it may work later, None when it never will."""
         try:
             job()
@@ -297,9 +297,9 @@ class History:
             self._error = str(error)
             return False
         except Exception:
-            log.exception("A write to the history failed.")
+            if not quiet:
+                log.exception("A write to the history failed.")
             return None
-        self._error = ""
         return True
 
 
@@ -307,11 +307,7 @@ def plain(media: Any) -> dict[str, Any]:
     """Media statistics as values for JSON, without those that are no numbers."""
     if media is None:
         return {}
-    values = (
-        dataclasses.asdict(media)
-        if dataclasses.is_dataclass(media) and not isinstance(media, type)
-        else media
-    )
+    values = dataclasses.asdict(media) if dataclasses.is_dataclass(media) and not isinstance(media, type) else media
     return {
         name: value
         for name, value in dict(values).items()

@@ -13,7 +13,7 @@ from aiphone.config import Settings, default_data_dir, default_models_dir
 from aiphone.config_file import make_settings, read_config_file
 from aiphone.errors import AiphoneError
 
-_COMMANDS = ("models", "sessions", "doctor")
+_COMMANDS = ("models", "sessions", "doctor", "backup", "passwd")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,7 +53,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
 
 
 def _command(name: str, arguments: Sequence[str]) -> int:
-    from aiphone.cli import doctor, models, sessions
+    from aiphone.cli import backup, doctor, models, passwd, sessions
 
     parser = argparse.ArgumentParser(prog=PROGRAM)
     subparsers = parser.add_subparsers(required=True)
@@ -61,6 +61,8 @@ def _command(name: str, arguments: Sequence[str]) -> int:
         "models": models.add_arguments,
         "sessions": sessions.add_arguments,
         "doctor": doctor.add_arguments,
+        "backup": backup.add_arguments,
+        "passwd": passwd.add_arguments,
     }
     add[name](subparsers)
     if name == "doctor":
@@ -71,7 +73,7 @@ def _command(name: str, arguments: Sequence[str]) -> int:
         flags = [word for word in arguments if word != doctor.NO_CALL]
         return doctor.run(read_settings(flags), call=len(flags) == len(arguments))
     args = parser.parse_args([name, *arguments])
-    if name == "models":
-        args.models_dir = default_models_dir(os.environ)
-        return models.run(args)
-    return sessions.run(args)
+    if getattr(args, "data_dir", None) is None:
+        args.data_dir = default_data_dir(os.environ)
+    args.models_dir = default_models_dir(os.environ)
+    return {"models": models.run, "sessions": sessions.run, "backup": backup.run, "passwd": passwd.run}[name](args)

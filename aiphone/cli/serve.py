@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 
 from aiphone.cli.assembly import Phone
+from aiphone.cli.office import Office, open_store, with_chosen_models
 from aiphone.cli.status import StatusReport, sip_uri
 from aiphone.clock import SystemClock
 from aiphone.config import Settings
 from aiphone.errors import StorageError
-from aiphone.server.assets import web_root
-from aiphone.server.http import HttpServer, make_application
 
 log = logging.getLogger(__name__)
 
@@ -45,22 +44,25 @@ async def _serve(settings: Settings) -> int:
     _handle_signals(loop, stopping)
     clock = SystemClock()
     started = clock.now()
-    report = StatusReport(settings, started)
-    http = HttpServer(make_application(report, web_root()), settings.host, settings.http_port)
-    http.start()
+    store = open_store(settings)
+    settings = with_chosen_models(settings, store)
     phone = Phone(settings, loop, clock)
+    report = StatusReport(settings, started)
+    office = Office(settings, phone, store, report)
+    office.start()
     try:
         await loop.run_in_executor(None, phone.load, _tell)
         phone.start()
         report.phone = phone
+        office.calls_are_taken()
         _tell(f"ready after {clock.now() - started:.1f} s")
-        _banner(phone, http)
+        _banner(phone, office)
         await stopping.wait()
         _tell("saying goodbye")
     finally:
         report.phone = None
         await phone.stop()
-        await http.stop()
+        await office.stop()
     return 0
 
 
@@ -79,10 +81,10 @@ def _tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def _banner(phone: Phone, http: HttpServer) -> None:
+def _banner(phone: Phone, office: Office) -> None:
     assert phone.sip is not None
     host = "localhost" if phone.settings.host in ("127.0.0.1", "0.0.0.0") else phone.settings.host
-    print(f"Web page:  http://{host}:{http.port}/")
+    print(f"Web page:  {'https' if office.secure else 'http'}://{host}:{office.http.port}/")
     uri = sip_uri(phone)
     if uri:
         print(f"Call:      {uri}")

@@ -34,9 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status. Raises ``StorageError`` for a file that cannot be read."""
     path: Path = args.session
     if not path.exists():  # opening would make one
-        raise StorageError(
-            f"The session file {path} does not exist: give the one the server was started with."
-        )
+        raise StorageError(f"The session file {path} does not exist: give the one the server was started with.")
     store = SessionStore(path)
     try:
         if args.action == "list":

@@ -40,6 +40,7 @@ class StatusReport:
         now = phone.clock.now()
         sip = phone.sip.status()
         board = phone.switchboard
+        names = dict(lines_of(phone.settings))
         body |= {
             "uptime": round(now - self._started, 1),
             "sip_uri": sip_uri(phone),
@@ -52,11 +53,11 @@ class StatusReport:
             "lines": [
                 {
                     "line_id": line_id,
-                    "display_name": name,
+                    "display_name": names.get(line_id, line_id),
                     "state": board.lines[line_id].state.value if line_id in board.lines else "stopped",
                     "reason": board.lines[line_id].reason if line_id in board.lines else "",
                 }
-                for line_id, name in lines_of(phone.settings)
+                for line_id in dict.fromkeys([*names, *board.lines])
             ],
             "calls": [
                 {

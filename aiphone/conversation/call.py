@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from aiphone import events as ev
@@ -96,6 +97,8 @@ class Call:
             case ev.CallConfirmed():
                 self._confirmed = event
                 self._begin()
+            case ev.CallProgress():
+                log.info("%s: %d %s", self.record.call_id, event.code, event.reason)
             case _:
                 self._step(event)
 
@@ -228,6 +231,20 @@ class Call:
     def media_stats(self) -> Any:
         """The media engine's counters for this call, or None when it has no media."""
         return self._media.stats() if self._media is not None else None
+
+    def start_recording(self, path: Path) -> None:
+        """Record both sides into a new stereo WAV file until the call ends, or ``stop_recording``.
+
+        Raises ``StorageError`` when the file cannot be made, ``MediaError`` when there is no media (yet).
+        """
+        if self._media is None:
+            raise MediaError(f"{self.record.call_id} has no media that could be recorded.")
+        self._media.record(path)
+
+    def stop_recording(self) -> None:
+        """End the recording; nothing when there is none."""
+        if self._media is not None:
+            self._media.stop_recording()
 
     def release(self) -> None:
         """Give everything back. The call is of no use afterwards."""

@@ -24,7 +24,7 @@ class CallFact:
 
 @dataclass(frozen=True, slots=True)
 class CallAdmitted(CallFact):
-    """An incoming call was let in and is being answered."""
+    """An incoming call was let in and is being answered, or a call of ours is being placed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ them in. Unit tests hand in scripted ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from aiphone.events import Event, Pcm, RtpSockets, RtpStream
@@ -30,6 +31,14 @@ class MediaCallPort(Protocol):
 
     def update(self, stream: RtpStream) -> None:
         """Offer and answer changed. Main thread only."""
+        ...
+
+    def record(self, path: Path) -> Any:
+        """Record into a new WAV file. Main thread only. Raises ``StorageError`` or ``MediaError``."""
+        ...
+
+    def stop_recording(self) -> None:
+        """End the recording. Main thread only."""
         ...
 
     def stats(self) -> Any:

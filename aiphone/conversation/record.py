@@ -15,6 +15,7 @@ class CallRecord:
     call_id: str
     line_id: str
     caller: str
+    """The other side's URI; in a call that we placed, whom we called."""
     caller_name: str
     called: str
     sip_call_id: str
@@ -25,3 +26,13 @@ class CallRecord:
     end_reason: str = ""
     words: list[Said] = field(default_factory=list)
     turns: list[TurnTimes] = field(default_factory=list)
+
+    @property
+    def direction(self) -> str:
+        """See ``direction_of``."""
+        return direction_of(self.call_id)
+
+
+def direction_of(call_id: str) -> str:
+    """``"in"``; ``"out"`` for a call that we placed (``"o1"``), ``"web"`` for one of a browser (``"w1"``)."""
+    return {"o": "out", "w": "web"}.get(call_id[:1], "in")

@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from aiphone import events as ev
 from aiphone.conversation.call import Call, Stages
 from aiphone.conversation.facts import CallAdmitted, CallOver, Watcher
 from aiphone.conversation.machine import Conversation
 from aiphone.conversation.record import CallRecord
+from aiphone.errors import MediaError
 from aiphone.persona import Persona
 
 log = logging.getLogger(__name__)
@@ -63,6 +66,18 @@ class Switchboard:
         call = self._calls.get(call_id)
         return call.conversation.state.value if call else "ended"
 
+    def media_of(self, call_id: str) -> Any:
+        """The media engine's counters for a call, or None when it has no media."""
+        call = self._calls.get(call_id)
+        return call.media_stats() if call else None
+
+    def hang_up(self, call_id: str) -> bool:
+        """End a call; False when there is none of that name. ``CallEnded`` follows."""
+        if call_id not in self._calls:
+            return False
+        self._stages.sip.hangup(call_id, reason="hung up by the owner")
+        return True
+
     def dispatch(self, event: ev.Event | ev.LineChanged) -> None:
         """Take one event."""
         match event:
@@ -71,6 +86,8 @@ class Switchboard:
                 self._watch(event)
             case ev.IncomingCall():
                 self._admit(event)
+            case ev.OutgoingCall():
+                self._place(event)
             case _:
                 self._route(event)
 
@@ -80,32 +97,45 @@ class Switchboard:
             log.warning("refused a call from %s: %d calls are going on", event.caller, len(self._calls))
             sip.reject(event.call_id, 486, "Busy Here", RETRY_AFTER_SECONDS)
             return
-        record = CallRecord(
-            event.call_id,
-            event.line_id,
-            event.caller,
-            event.caller_name,
-            event.called,
-            event.sip_call_id,
-            event.at,
+        self._open(
+            CallRecord(
+                event.call_id,
+                event.line_id,
+                event.caller,
+                event.caller_name,
+                event.called,
+                event.sip_call_id,
+                event.at,
+            )
         )
-        persona = self._persona_for(event.line_id)
+        sip.answer(event.call_id)
+        log.info("%s: a call from %s", event.call_id, event.caller)
+
+    def _place(self, event: ev.OutgoingCall) -> None:
+        if self._closing or len(self._calls) >= self._max_calls:
+            log.warning("gave up a call to %s: %d calls are going on", event.called, len(self._calls))
+            self._stages.sip.hangup(event.call_id, reason="Busy")
+            return
+        self._open(CallRecord(event.call_id, event.line_id, event.called, "", event.called, "", event.at))
+        log.info("%s: a call to %s", event.call_id, event.called)
+
+    def _open(self, record: CallRecord) -> None:
+        call_id = record.call_id
+        persona = self._persona_for(record.line_id)
         call = Call(
             record,
-            Conversation(event.call_id, persona),
+            Conversation(call_id, persona),
             self._stages,
             feed=self._route,
             close_sockets=self._close_sockets,
             watch=self._watch,
         )
         if self._stages.memory is not None:
-            call.conversation.history[:] = self._stages.memory.recall(event.call_id, call.memory_key)
-        self._calls[event.call_id] = call
+            call.conversation.history[:] = self._stages.memory.recall(call_id, call.memory_key)
+        self._calls[call_id] = call
         self.total += 1
         self._watch(CallAdmitted(record))
-        self._stages.model.open(event.call_id, persona)
-        sip.answer(event.call_id)
-        log.info("%s: a call from %s", event.call_id, event.caller)
+        self._stages.model.open(call_id, persona)
 
     def _route(self, event: ev.Event) -> None:
         call = self._calls.get(event.call_id)
@@ -124,6 +154,23 @@ class Switchboard:
             self.recent.append(call.record)
             self._watch(CallOver(call.record, media))
             log.info("%s: ended (%d %s)", event.call_id, event.code, call.record.end_reason)
+
+    def record(self, call_id: str, path: Path) -> None:
+        """Record a call into a new stereo WAV file, from now to its end or ``stop_recording``.
+
+        Raises ``StorageError`` when the file cannot be made, ``MediaError`` when the call is recorded already or has
+        no media: it has some from ``CallAnswered`` on.
+        """
+        call = self._calls.get(call_id)
+        if call is None:
+            raise MediaError(f"There is no call {call_id} that could be recorded.")
+        call.start_recording(path)
+
+    def stop_recording(self, call_id: str) -> None:
+        """End the recording of a call; nothing when there is none."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.stop_recording()
 
     def hang_up_all(self) -> None:
         """Say goodbye to every caller (BYE) and take no new calls; ``CallEnded`` follows for each."""

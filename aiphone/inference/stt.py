@@ -7,9 +7,9 @@ The rules, which keep the queue bounded by the number of calls and the answers f
 * Workers take calls in the order in which they began to wait.
 * A call gets its state with its first work and keeps it until ``release``; a state that comes back is given to
   the next call. A silent call has none. States carry nothing from one transcription to the next.
-* The rare decoding with the full context touches three times the memory, so it runs in a state of the worker's own
-  and the states of the calls stay small. (With flash attention it must: the full context is no multiple of 256,
-  see ``FLASH_QUANTUM``, and only a state that never held anything else has nothing in the padding.)
+* Long contexts touch several times the memory of short ones, so they run in states of the worker's own, and those of
+  the calls stay small. The full context has one to itself: it is no multiple of 256 (see ``FLASH_QUANTUM``), and only
+  a state that never held anything else has nothing in its padding.
 * More calls than ``max_states`` at once: the work of those beyond fails, with a sentence that says why.
 
 Each accepted piece of work ends in exactly one ``Transcribed`` or ``WorkFailed``, unless it was cancelled,
@@ -44,10 +44,13 @@ from aiphone.inference.stt_guard import (
     windows,
 )
 from aiphone.inference.whisper_cpp import Aborted, DecodeParams, Segment, WhisperModel
+from aiphone.inference.whisper_library import accelerators
 
 _log = logging.getLogger(__name__)
 
 AUTO = "auto"
+LARGEST_OF_A_CALL = 768
+"""Encoder positions (13 s of audio) up to which the call's own state is used."""
 
 
 class StatePort(Protocol):
@@ -140,7 +143,8 @@ class SpeechToText:
 
     ``threads`` are whisper.cpp's for each of the ``workers``. ``audio_ctx`` 0 sets the encoder's context in
     proportion to the audio; ``max_tokens`` 0 does the same for the text. ``language`` ``"auto"`` detects it once
-    for each call. ``beam_size`` 1 is greedy.
+    for each call. ``beam_size`` 1 is greedy. ``flash_attn`` asks for flash attention on a GPU; on a CPU it is always
+    used, being faster there and a third of the memory.
 
     ``submit``, ``cancel`` and ``release`` from the main thread; ``post`` is called from the workers.
 
@@ -166,7 +170,8 @@ class SpeechToText:
         policy: GuardPolicy | None = None,
         load: Callable[[Path, bool, bool], ModelPort] = WhisperModel,
     ) -> None:
-        self._model = load(model_path, use_gpu, flash_attn)
+        flash = flash_attn or not (use_gpu and accelerators())
+        self._model = load(model_path, use_gpu, flash)
         if not self._model.knows_language(language):
             self._model.close()
             raise ConfigError(f"Whisper has no language '{language}'; give a code such as en, de or es, or auto.")
@@ -178,7 +183,7 @@ class SpeechToText:
         self._params = DecodeParams(threads=threads, translate=translate, beam_size=beam_size, timestamps=True)
         self._language = language if self._model.multilingual else "en"
         self._audio_ctx = audio_ctx
-        self._quantum = FLASH_QUANTUM if flash_attn else 1
+        self._quantum = FLASH_QUANTUM if flash else 1
         self._max_tokens = max_tokens
         self._max_states = max_states
         self._policy = policy or GuardPolicy()
@@ -250,6 +255,7 @@ class SpeechToText:
                 "language": self._language,
                 "workers": len(self._threads),
                 "threads": self._params.threads,
+                "flash_attn": self._quantum > 1,
                 "states": self._states,
                 "states_free": len(self._free),
                 "waiting": len(self._waiting),
@@ -377,12 +383,13 @@ class SpeechToText:
         call.state = state
         return state
 
-    def _wide_state(self) -> StatePort:
-        """This worker's own state, for the full context."""
-        state: StatePort | None = getattr(self._local, "wide", None)
-        if state is None:
-            state = self._local.wide = self._model.new_state()
-        return state
+    def _wide_state(self, step: int) -> StatePort:
+        """This worker's own state for a long context; the full one, 0, has its own."""
+        states: dict[bool, StatePort] = self._local.__dict__.setdefault("wide", {})
+        full = step == 0
+        if full not in states:
+            states[full] = self._model.new_state()
+        return states[full]
 
     def _give_back(self, call: _Call) -> None:
         """The call's state goes to the pool. With the lock."""
@@ -398,11 +405,10 @@ class SpeechToText:
             self._states -= 1
 
     def _discard_wide(self) -> None:
-        """A failure may have been the wide state's."""
-        wide: StatePort | None = getattr(self._local, "wide", None)
-        if wide is not None:
-            wide.close()
-            self._local.wide = None
+        """At the end, and after a failure, which may have been of one of these."""
+        states: dict[bool, StatePort] = self._local.__dict__.pop("wide", {})
+        for state in states.values():
+            state.close()
 
     # ------------------------------------------------------------------ one transcription
 
@@ -418,11 +424,11 @@ class SpeechToText:
         language: str,
         prompt: str = "",
         abort: Callable[[], bool] | None = None,
-        wide: Callable[[], StatePort] | None = None,
+        wide: Callable[[int], StatePort] | None = None,
     ) -> Transcript:
         """Text of int16 mono PCM at 16 kHz, on this thread, with a state that nothing else uses meanwhile.
 
-        ``wide`` gives the state for decodings with the full context; without it ``state`` does them too.
+        ``wide`` gives the state for long contexts (0 is the full one); without it ``state`` does them too.
 
         Raises ``Aborted`` when ``abort`` says so and ``InferenceError`` when Whisper fails.
         """
@@ -437,7 +443,8 @@ class SpeechToText:
             cap = token_cap(self._policy, len(piece), self._max_tokens)
             steps = context_steps(self._policy, len(piece), self._model.n_audio_ctx, self._audio_ctx, self._quantum)
             for step in steps:
-                chosen = wide() if wide is not None and step == 0 else state
+                is_wide = step == 0 or step > LARGEST_OF_A_CALL
+                chosen = wide(step) if wide is not None and is_wide else state
                 segments = chosen.full(
                     piece,
                     DecodeParams(

@@ -298,6 +298,11 @@ class MediaEngine:
         """
         return self._native.wait_frames(timeout)
 
+    @property
+    def recordings(self) -> int:
+        """Recordings whose files are not finished. Any thread."""
+        return self._recorder.active
+
     def stats(self) -> EngineStats:
         """The media thread's counters now. Any thread."""
         values: dict[str, Any] = self._native.stats()

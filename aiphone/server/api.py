@@ -1,14 +1,16 @@
-"""What all operations of the API share: the request as it was checked, the answer, errors, and the parts of the phone."""
+"""What all operations of the API share: the checked request, the answer, errors, and the parts of the phone."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aiphone.errors import StorageError
 from aiphone.server.auth import Actor, Auth
 from aiphone.server.control import Control
 from aiphone.server.event_hub import EventHub
@@ -16,6 +18,8 @@ from aiphone.server.guard import Guard
 from aiphone.server.metrics import Metrics
 from aiphone.server.schema import Problem
 from aiphone.store.store import Store
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -101,8 +105,11 @@ class Api:
         return await asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *args, **named))
 
     async def audit(self, request: Request, action: str, target: str, detail: str = "") -> None:
-        """Note who did what."""
-        await self.run(self.store.audit, request.actor.name, action, target, detail)
+        """Note who did what. It was done, so a full disk costs the note and not the answer."""
+        try:
+            await self.run(self.store.audit, request.actor.name, action, target, detail)
+        except StorageError as error:
+            log.error("not in the audit log: %s %s %s: %s", request.actor.name, action, target, error)
 
 
 Handler = Callable[[Api, Request], Awaitable[Answer]]

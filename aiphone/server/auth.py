@@ -1,14 +1,13 @@
 """Passwords, sessions, tokens and roles. No HTTP here.
 
 The password is kept as an argon2id hash and tokens as SHA-256 (they are random, so a fast hash is enough), both in the
-store's settings. Sessions live in memory: a restart signs everybody out, and so does a new password.
+store's private settings. Sessions live in memory: a restart signs everybody out, and so does a new password.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,11 +18,13 @@ import argon2
 from aiphone.clock import Clock
 from aiphone.errors import ConfigError
 
-PASSWORD_KEY = "auth.password"  # noqa: S105 - the name of a setting
+PASSWORD_KEY = "auth.password"
 TOKENS_KEY = "auth.tokens"
 SHORTEST_PASSWORD = 8
 SESSION_SECONDS = 12 * 3600.0
 MOST_SESSIONS = 1000
+READ_SECONDS = 5.0
+"""How soon a password that another process set counts."""
 RANK = {"": 0, "read": 1, "operate": 2, "admin": 3}
 """Roles; a higher one may do all that a lower one may."""
 
@@ -74,11 +75,14 @@ def set_password(store: SettingsStore, password: str) -> None:
 
 def has_password(store: SettingsStore) -> bool:
     """Whether a password is set."""
-    return bool(store.setting(PASSWORD_KEY, ""))
+    return bool(store.setting(PASSWORD_KEY))
 
 
 class Auth:
-    """Knows who may do what. Main thread only, except ``load`` and ``matches``."""
+    """Knows who may do what. Main thread only, except ``matches``.
+
+    Password and tokens are read again every few seconds: the command that sets the password is another process.
+    """
 
     def __init__(self, store: SettingsStore, clock: Clock) -> None:
         self._store = store
@@ -87,18 +91,17 @@ class Auth:
         self._sessions: dict[str, _Session] = {}
         self._hash = ""
         self._tokens: list[dict[str, Any]] = []
+        self._read_at = clock.now()
         self.limit = LoginLimit(clock)
-        self.use(self.load())
+        self._read()
 
-    def load(self) -> tuple[str, list[dict[str, Any]]]:
-        """Read hash and tokens: another process may have changed the password. Any thread; reads the store."""
-        return self._store.setting(PASSWORD_KEY, "") or "", _decode(self._store.setting(TOKENS_KEY, "[]"))
-
-    def use(self, loaded: tuple[str, list[dict[str, Any]]]) -> None:
-        """Go on with what ``load`` gave."""
-        if loaded[0] != self._hash:
+    def _read(self) -> None:
+        self._read_at = self._clock.now()
+        stored: str = self._store.setting(PASSWORD_KEY) or ""
+        if stored != self._hash:
             self._sessions.clear()
-        self._hash, self._tokens = loaded
+        self._hash = stored
+        self._tokens = self._store.setting(TOKENS_KEY) or []
 
     @property
     def password_required(self) -> bool:
@@ -107,6 +110,8 @@ class Auth:
 
     def who(self, cookie: str | None, bearer: str | None) -> Actor:
         """Who has this session cookie or this token. A token that is given must be right."""
+        if self._clock.now() - self._read_at >= READ_SECONDS:
+            self._read()
         if bearer is not None:
             return self._token_actor(bearer)
         if not self._hash:
@@ -167,8 +172,9 @@ class Auth:
         return self._keeper()
 
     def _keeper(self) -> Callable[[], None]:
-        text = json.dumps(self._tokens)
-        return lambda: self._store.set_setting(TOKENS_KEY, text)
+        tokens = self._tokens
+        self._read_at = self._clock.now()  # what is in the store is older until this is written
+        return lambda: self._store.set_setting(TOKENS_KEY, tokens)
 
 
 @dataclass(slots=True)
@@ -204,11 +210,3 @@ class LoginLimit:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _decode(text: Any) -> list[dict[str, Any]]:
-    try:
-        tokens = json.loads(text) if isinstance(text, str) else []
-    except ValueError:
-        return []
-    return tokens if isinstance(tokens, list) else []

@@ -23,13 +23,17 @@ async def list_calls(api: Api, request: Request) -> Answer:
     where = CallFilter(query["caller"], query["line"], query["text"], query["from"], query["to"])
     page = await api.run(api.store.calls, where, query["limit"], query["before"])
     live = _live_by_number(api)
-    return Answer({"calls": [call_json(row, live.get(row.id), api.wall()) for row in page.calls], "next": page.next_before})
+    return Answer(
+        {"calls": [call_json(row, live.get(row.id), api.wall()) for row in page.calls], "next": page.next_before}
+    )
 
 
 async def get_call(api: Api, request: Request) -> Answer:
     """``GET /api/calls/{call}``."""
     number = find_call(api, request.path["call"])
-    row, turns, words = await api.run(lambda: (api.store.call(number), api.store.turns(number), api.store.words(number)))
+    row, turns, words = await api.run(
+        lambda: (api.store.call(number), api.store.turns(number), api.store.words(number))
+    )
     body = call_json(row, _live_by_number(api).get(number), api.wall())
     body["turns"] = [{name: value for name, value in asdict(turn).items() if name != "call_id"} for turn in turns]
     body["words"] = [_words_json(row, line) for line in words]

@@ -21,7 +21,9 @@ async def list_sip_clients(api: Api, request: Request) -> Answer:  # noqa: ARG00
 
 async def all_clients(api: Api) -> list[dict[str, Any]]:
     """All SIP clients as the API shows them."""
-    clients = await api.run(lambda: [(client, _has_password(api, client.client_id)) for client in api.store.sip_clients()])
+    clients = await api.run(
+        lambda: [(client, _has_password(api, client.client_id)) for client in api.store.sip_clients()]
+    )
     return [_as_json(api, client, has_password) for client, has_password in clients]
 
 
@@ -31,8 +33,11 @@ async def add_sip_client(api: Api, request: Request) -> Answer:
     password = body.pop("password")
     client = SipClient(**body)
     if client.client_id in RESERVED:
-        raise ApiError(422, f"the client_id '{client.client_id}' is used by the phone itself; choose another",
-                       fields=[Problem("client_id", f"is '{client.client_id}'", "a name that is not direct or web")])  # fmt: skip
+        raise ApiError(
+            422,
+            f"the client_id '{client.client_id}' is used by the phone itself; choose another",
+            fields=[Problem("client_id", f"is '{client.client_id}'", "a name that is not direct or web")],
+        )
     await _need_persona(api, client.persona)
     try:
         made = await api.run(api.store.add_sip_client, client, password)

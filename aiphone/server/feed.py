@@ -45,7 +45,9 @@ class EventFeed:
         call = self._store_id(call_id)
         match fact:
             case f.CallAdmitted():
-                self._hub.publish("ringing", call_id=call_id, call=call, at=self._at(fact.record.started), **self._who(fact.record))
+                self._hub.publish(
+                    "ringing", call_id=call_id, call=call, at=self._at(fact.record.started), **self._who(fact.record)
+                )
             case f.CallAnswered():
                 at = fact.record.answered if fact.record.answered is not None else self._clock.now()
                 self._hub.publish("answered", call_id=call_id, call=call, at=self._at(at), **self._who(fact.record))

@@ -60,7 +60,9 @@ class Guard:
             return False
         return _is_any_address(self.host)
 
-    def origin_ok(self, method: str, host: str, origin: str | None, fetch_site: str | None, *, socket: bool = False) -> bool:
+    def origin_ok(
+        self, method: str, host: str, origin: str | None, fetch_site: str | None, *, socket: bool = False
+    ) -> bool:
         """Whether a request comes from our own page, or from no page at all. Reading needs no check (the same-origin
         policy of browsers keeps answers from other sites), but a WebSocket does: that policy does not cover it."""
         if method in SAFE_METHODS and not socket:

@@ -1,4 +1,4 @@
-"""The HTTP side: the status API, health checks and the web page.
+"""The HTTP side: the application's routes, and the server that listens.
 
 Everything here runs on the main thread. Errors have one format: ``{"error": {"status": 404, "message": "..."}}``.
 """
@@ -6,45 +6,36 @@ Everything here runs on the main thread. Errors have one format: ``{"error": {"s
 from __future__ import annotations
 
 import errno
-import json
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tornado.httpserver
 import tornado.web
 
-from aiphone.errors import NetworkError
+from aiphone.errors import ConfigError, NetworkError
+from aiphone.server.api import Api
+from aiphone.server.guard import Guard
+from aiphone.server.guarded import Guarded, protect
+from aiphone.server.routes import rules
 
 Status = Callable[[], dict[str, Any]]
 """Produces the body of ``GET /api/status``."""
 
-_CONTENT_SECURITY_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+Extra = tuple[str, type[tornado.web.RequestHandler], dict[str, Any], str]
+"""A handler of another module: path, class, what ``initialize`` takes, and the role it needs."""
+
+MOST_BODY = 256 << 10
+"""Bytes of a request's body. The largest that makes sense is a persona with a long prompt."""
+MOST_MESSAGE = 64 << 10
+"""Bytes of a WebSocket message from a browser."""
 
 
-class _Handler(tornado.web.RequestHandler):
-    """What all answers have in common."""
+class _StatusHandler(Guarded):
+    """The status alone, where there is no API."""
 
-    def set_default_headers(self) -> None:
-        """Headers that keep a browser from doing more with an answer than it should."""
-        self.set_header("Server", "aiphone")
-        self.set_header("Content-Security-Policy", _CONTENT_SECURITY_POLICY)
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "no-referrer")
-        self.set_header("Cache-Control", "no-store")
-
-    def write_json(self, body: dict[str, Any]) -> None:
-        """Finish with a JSON body."""
-        self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(json.dumps(body, ensure_ascii=False))
-
-    def write_error(self, status_code: int, **_: Any) -> None:
-        """The one error format."""
-        self.write_json({"error": {"status": status_code, "message": self._reason}})
-
-
-class _StatusHandler(_Handler):
     def initialize(self, status: Status) -> None:
         self._status = status
 
@@ -52,7 +43,7 @@ class _StatusHandler(_Handler):
         self.write_json(self._status())
 
 
-class _HealthHandler(_Handler):
+class _HealthHandler(Guarded):
     """``/healthz``: the main thread answers. ``/readyz``: calls are taken."""
 
     def initialize(self, status: Status, *, ready_only: bool) -> None:
@@ -65,27 +56,37 @@ class _HealthHandler(_Handler):
         self.write_json({"ok": ready})
 
 
-class _NotFoundHandler(_Handler):
+class _NotFoundHandler(Guarded):
+    """What nothing else answers."""
+
     def prepare(self) -> None:
-        self.send_error(404, reason=f"there is nothing at {self.request.path[:200]}")
+        super().prepare()
+        if not self._finished:
+            self.refuse(404, f"there is nothing at {self.request.path[:200]}")
 
 
-class _PageHandler(tornado.web.StaticFileHandler):
-    """The web page's files."""
+class _PageHandler(Guarded, tornado.web.StaticFileHandler):
+    """The web page's files. They hold nothing secret: signing in is needed for what they show, not for them."""
 
     def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - the name is tornado's
         """Revalidate always: the files change with the version, and an ETag makes that cheap."""
-        self.set_header("Server", "aiphone")
-        self.set_header("Content-Security-Policy", _CONTENT_SECURITY_POLICY)
-        self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-cache")
 
 
-def make_application(status: Status, web_root: Path) -> tornado.web.Application:
-    """The routes."""
+def make_application(
+    status: Status,
+    web_root: Path,
+    *,
+    api: Api | None = None,
+    guard: Guard | None = None,
+    extra: Sequence[Extra] = (),
+) -> tornado.web.Application:
+    """The routes. Without ``api`` there are the status and the page only; ``guard`` is then loopback's."""
+    api_rules: list[Any] = rules() if api is not None else [(r"/api/status", _StatusHandler, {"status": status})]
     return tornado.web.Application(
         [
-            (r"/api/status", _StatusHandler, {"status": status}),
+            *api_rules,
+            *((path, protect(handler, role), arguments) for path, handler, arguments, role in extra),
             (r"/healthz", _HealthHandler, {"status": status, "ready_only": False}),
             (r"/readyz", _HealthHandler, {"status": status, "ready_only": True}),
             (r"/api/.*", _NotFoundHandler),
@@ -93,21 +94,53 @@ def make_application(status: Status, web_root: Path) -> tornado.web.Application:
         ],
         log_function=lambda handler: None,  # noqa: ARG005 - a line for each poll of the page is noise
         default_handler_class=_NotFoundHandler,
+        websocket_max_message_size=MOST_MESSAGE,
+        websocket_ping_interval=20,
+        api=api,
+        guard=api.guard if api is not None else guard or Guard("127.0.0.1"),
     )
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """For ``HttpServer``. Raises ``ConfigError`` when the files do not fit."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"--tls-cert {certificate} and --tls-key {key} are not a certificate and its key ({error.reason}); "
+            "give two PEM files that belong together"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"--tls-cert {certificate} or --tls-key {key} cannot be read: {error.strerror}") from None
+    return context
 
 
 class HttpServer:
     """Listens for HTTP. Main thread only."""
 
-    def __init__(self, application: tornado.web.Application, host: str, port: int) -> None:
-        """Bind the socket. Raises ``NetworkError`` for a port in use or an address that is not this machine's."""
+    def __init__(
+        self, application: tornado.web.Application, host: str, port: int, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Bind the socket; with ``tls``, speak HTTPS.
+
+        Raises ``NetworkError`` for a port in use or an address that is not this machine's.
+        """
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             self._socket = socket.create_server((host, port), family=family)
         except OSError as error:
             raise NetworkError(_explain(error, host, port)) from None
         self._socket.setblocking(False)
-        self._server = tornado.httpserver.HTTPServer(application, max_body_size=1 << 20, max_header_size=16 << 10)
+        self._server = tornado.httpserver.HTTPServer(
+            application,
+            ssl_options=tls,
+            max_body_size=MOST_BODY,
+            max_header_size=16 << 10,
+            body_timeout=60.0,
+            idle_connection_timeout=300.0,
+        )
         self.port: int = self._socket.getsockname()[1]
         """The port that was bound; differs from the one asked for when that was 0."""
 

@@ -37,7 +37,11 @@ class Metrics:
             registry=self._registry,
         )
         self._parts = Histogram(
-            "aiphone_turn_part_seconds", "What each stage added to a turn.", ["part"], buckets=_BUCKETS, registry=self._registry
+            "aiphone_turn_part_seconds",
+            "What each stage added to a turn.",
+            ["part"],
+            buckets=_BUCKETS,
+            registry=self._registry,
         )
         self._jitter = Histogram(
             "aiphone_call_jitter_seconds",
@@ -46,8 +50,12 @@ class Metrics:
             registry=self._registry,
         )
         self._received = Counter("aiphone_rtp_packets_received", "RTP packets of ended calls.", registry=self._registry)
-        self._lost = Counter("aiphone_rtp_packets_lost", "RTP packets of ended calls that never came.", registry=self._registry)
-        self._lines = Gauge("aiphone_line_registered", "1 when the line is registered.", ["line"], registry=self._registry)
+        self._lost = Counter(
+            "aiphone_rtp_packets_lost", "RTP packets of ended calls that never came.", registry=self._registry
+        )
+        self._lines = Gauge(
+            "aiphone_line_registered", "1 when the line is registered.", ["line"], registry=self._registry
+        )
         self._registry.register(_StatusCollector(status))
 
     def __call__(self, fact: f.Fact) -> None:

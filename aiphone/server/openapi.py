@@ -31,7 +31,7 @@ A WebSocket. Each text message is one JSON object with `id` (rises; not always b
 | `speaking` | `call_id`, `call`, `text`: words that are being spoken |
 | `words` | `call_id`, `call`, `role`, `text`, `at`, `interrupted`: a line is final |
 | `turn` | `call_id`, `call`, `total`, `parts`: seconds |
-| `levels` | `calls`: list of `{call_id, in, out}` in dBFS (from -100), all live calls in one message, at most 5/s; not kept |
+| `levels` | `calls`: list of `{call_id, in, out}` in dBFS, for all live calls at once; at most 5/s, not kept |
 | `ended` | `call_id`, `call`, `code`, `reason`, `at` |
 | `model` | `name`, `state` (pulling, done, failed), `done`, `total`, `error` |
 | `settings`, `personas` | they were changed: read them anew |
@@ -88,7 +88,13 @@ class Operation:
 
 
 _NAMED = Field("client_id", "string", "The SIP client.", high=64, pattern=s.NAME)
-_CALL = Field("call", "string", "The call's number in the store, or its call_id while it lives.", high=32, pattern=r"[1-9][0-9]{0,15}|[a-z][a-z0-9\-]*")
+_CALL = Field(
+    "call",
+    "string",
+    "The call's number in the store, or its call_id while it lives.",
+    high=32,
+    pattern=r"[1-9][0-9]{0,15}|[a-z][a-z0-9\-]*",
+)
 PATH_FIELDS = {
     "client_id": _NAMED,
     "persona": Field("persona", "string", "The persona's name.", high=64, pattern=s.NAME),
@@ -119,51 +125,166 @@ O = Operation  # noqa: E741 - the table below is read, not calculated with
 OPERATIONS: tuple[Operation, ...] = (
     # SIP clients
     O("get", "/api/sip-clients", "list_sip_clients", "All SIP clients.", "read", s.SIP_CLIENTS),
-    O("post", "/api/sip-clients", "add_sip_client",
-      "Add a SIP client. Sent again unchanged it answers 200 with what is there.", "admin", s.SIP_CLIENT, 201,
-      s.SIP_CLIENT, errors=(409,), etag=True, extra={200: "It was there already, the same."}),
+    O(
+        "post",
+        "/api/sip-clients",
+        "add_sip_client",
+        "Add a SIP client. Sent again unchanged it answers 200 with what is there.",
+        "admin",
+        s.SIP_CLIENT,
+        201,
+        s.SIP_CLIENT,
+        errors=(409,),
+        etag=True,
+        extra={200: "It was there already, the same."},
+    ),
     O("get", "/api/sip-clients/{client_id}", "get_sip_client", "One SIP client.", "read", s.SIP_CLIENT, etag=True),
-    O("put", "/api/sip-clients/{client_id}", "change_sip_client",
-      "Replace all of it but the password, which stays when it is left out. A started client is started anew.",
-      "admin", s.SIP_CLIENT, body=s.SIP_CLIENT_CHANGE, errors=(409, 412), etag=True),
-    O("delete", "/api/sip-clients/{client_id}", "delete_sip_client", "Stop and remove it.", "admin", status=204, errors=(412,), etag=True),
-    O("post", "/api/sip-clients/{client_id}/start", "start_sip_client",
-      "Register, and do so again with the server. Nothing happens when it is started.", "operate", s.SIP_CLIENT, errors=(409,)),
-    O("post", "/api/sip-clients/{client_id}/stop", "stop_sip_client",
-      "Unregister. Nothing happens when it is stopped.", "operate", s.SIP_CLIENT),
+    O(
+        "put",
+        "/api/sip-clients/{client_id}",
+        "change_sip_client",
+        "Replace all of it but the password, which stays when it is left out. A started client is started anew.",
+        "admin",
+        s.SIP_CLIENT,
+        body=s.SIP_CLIENT_CHANGE,
+        errors=(409, 412),
+        etag=True,
+    ),
+    O(
+        "delete",
+        "/api/sip-clients/{client_id}",
+        "delete_sip_client",
+        "Stop and remove it.",
+        "admin",
+        status=204,
+        errors=(412,),
+        etag=True,
+    ),
+    O(
+        "post",
+        "/api/sip-clients/{client_id}/start",
+        "start_sip_client",
+        "Register, and do so again with the server. Nothing happens when it is started.",
+        "operate",
+        s.SIP_CLIENT,
+        errors=(409,),
+    ),
+    O(
+        "post",
+        "/api/sip-clients/{client_id}/stop",
+        "stop_sip_client",
+        "Unregister. Nothing happens when it is stopped.",
+        "operate",
+        s.SIP_CLIENT,
+    ),
     # calls
     O("get", "/api/live", "list_live_calls", "The calls going on.", "read", s.LIVE_CALLS),
     O("get", "/api/calls", "list_calls", "Calls, the latest first.", "read", s.CALLS, query=_CALLS_QUERY),
     O("post", "/api/calls", "place_call", "Call somebody.", "operate", s.PLACED, 202, s.PLACE_CALL, errors=(409,)),
     O("get", "/api/calls/{call}", "get_call", "A call: words, turns, latency, media.", "read", s.CALL_DETAIL),
-    O("post", "/api/calls/{call}/hangup", "hang_up_call", "End it. Nothing happens when it is over.", "operate", s.HUNG_UP),
-    O("get", "/api/calls/{call}/transcript", "get_transcript", "What was said.", "read", s.TRANSCRIPT, query=_FORMAT,
-      media=("application/json", "text/plain", "text/vtt")),
-    O("get", "/api/calls/{call}/recording", "get_recording", "The audio (WAV); Range is heeded.", "read",
-      errors=(416,), media=("audio/wav",), extra={206: ANSWERS[206], 304: ANSWERS[304]}),
-    O("post", "/api/callers/forget", "forget_caller",
-      "Remove all calls, words, recordings and memory of a caller.", "admin", s.FORGOTTEN, body=s.FORGET),
+    O(
+        "post",
+        "/api/calls/{call}/hangup",
+        "hang_up_call",
+        "End it. Nothing happens when it is over.",
+        "operate",
+        s.HUNG_UP,
+    ),
+    O(
+        "get",
+        "/api/calls/{call}/transcript",
+        "get_transcript",
+        "What was said.",
+        "read",
+        s.TRANSCRIPT,
+        query=_FORMAT,
+        media=("application/json", "text/plain", "text/vtt"),
+    ),
+    O(
+        "get",
+        "/api/calls/{call}/recording",
+        "get_recording",
+        "The audio (WAV); Range is heeded.",
+        "read",
+        errors=(416,),
+        media=("audio/wav",),
+        extra={206: ANSWERS[206], 304: ANSWERS[304]},
+    ),
+    O(
+        "post",
+        "/api/callers/forget",
+        "forget_caller",
+        "Remove all calls, words, recordings and memory of a caller.",
+        "admin",
+        s.FORGOTTEN,
+        body=s.FORGET,
+    ),
     # personas
     O("get", "/api/personas", "list_personas", "All personas.", "read", s.PERSONAS),
-    O("post", "/api/personas", "add_persona", "Add a persona. Sent again unchanged it answers 200.", "admin",
-      s.PERSONA, 201, s.PERSONA, errors=(409,), etag=True, extra={200: "It was there already, the same."}),
+    O(
+        "post",
+        "/api/personas",
+        "add_persona",
+        "Add a persona. Sent again unchanged it answers 200.",
+        "admin",
+        s.PERSONA,
+        201,
+        s.PERSONA,
+        errors=(409,),
+        etag=True,
+        extra={200: "It was there already, the same."},
+    ),
     O("get", "/api/personas/{persona}", "get_persona", "One persona.", "read", s.PERSONA, etag=True),
-    O("put", "/api/personas/{persona}", "change_persona", "Replace it; takes effect with the next call.", "admin",
-      s.PERSONA, body=s.PERSONA_CHANGE, errors=(409, 412), etag=True),
-    O("delete", "/api/personas/{persona}", "delete_persona",
-      "Remove it (not the default one). SIP clients that used it get the default one.", "admin", status=204, errors=(409, 412), etag=True),
+    O(
+        "put",
+        "/api/personas/{persona}",
+        "change_persona",
+        "Replace it; takes effect with the next call.",
+        "admin",
+        s.PERSONA,
+        body=s.PERSONA_CHANGE,
+        errors=(409, 412),
+        etag=True,
+    ),
+    O(
+        "delete",
+        "/api/personas/{persona}",
+        "delete_persona",
+        "Remove it (not the default one). SIP clients that used it get the default one.",
+        "admin",
+        status=204,
+        errors=(409, 412),
+        etag=True,
+    ),
     # sessions
     O("get", "/api/sessions", "list_sessions", "Who is remembered.", "read", s.SESSIONS),
     O("get", "/api/sessions/{key}", "get_session", "What is remembered of a caller.", "read", s.SESSION_DETAIL),
     O("delete", "/api/sessions/{key}", "forget_session", "Forget it for good.", "admin", status=204),
     # models
     O("get", "/api/models", "list_models", "The catalogue, and what is here.", "read", s.MODELS),
-    O("post", "/api/models/{model}/pull", "pull_model",
-      "Download it. Progress comes as `model` events. Nothing happens when it is under way.", "admin", s.PULL, 202, errors=(409,)),
+    O(
+        "post",
+        "/api/models/{model}/pull",
+        "pull_model",
+        "Download it. Progress comes as `model` events. Nothing happens when it is under way.",
+        "admin",
+        s.PULL,
+        202,
+        errors=(409,),
+    ),
     O("post", "/api/models/{model}/choose", "choose_model", "Use it from now on.", "admin", s.CHOSEN, errors=(409,)),
     # settings, status
     O("get", "/api/settings", "get_settings", "All settings.", "read", s.SETTINGS),
-    O("patch", "/api/settings", "change_settings", "Change those that are sent.", "admin", s.SETTINGS, body=s.SETTINGS, partial=True),
+    O(
+        "patch",
+        "/api/settings",
+        "change_settings",
+        "Change those that are sent.",
+        "admin",
+        s.SETTINGS,
+        body=s.SETTINGS,
+        partial=True,
+    ),
     O("get", "/api/status", "get_status", "The running system.", "read", s.STATUS),
     O("get", "/api/dashboard", "get_dashboard", "The first page's figures.", "read", s.DASHBOARD, query=_SINCE),
     O("get", "/metrics", "get_metrics", "Figures for Prometheus.", "read", media=("text/plain",)),
@@ -173,10 +294,19 @@ OPERATIONS: tuple[Operation, ...] = (
     O("post", "/api/session", "sign_in", "Sign in; sets a cookie.", "", s.ME, body=s.SIGN_IN, errors=(401, 429)),
     O("delete", "/api/session", "sign_out", "Sign out.", "", status=204),
     O("get", "/api/tokens", "list_tokens", "Tokens for programs.", "admin", s.TOKENS),
-    O("post", "/api/tokens", "add_token", "Make a token; its secret is shown this once.", "admin", s.TOKEN_SECRET, 201, s.NEW_TOKEN),
+    O(
+        "post",
+        "/api/tokens",
+        "add_token",
+        "Make a token; its secret is shown this once.",
+        "admin",
+        s.TOKEN_SECRET,
+        201,
+        s.NEW_TOKEN,
+    ),
     O("delete", "/api/tokens/{token_id}", "delete_token", "The token is valid no more.", "admin", status=204),
     O("get", "/api/openapi.json", "get_openapi", "This document.", "", None),
-)  # fmt: skip
+)
 """Every operation of the API."""
 
 
@@ -218,7 +348,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.etag and operation.method in ("put", "delete"):
         version = {"type": "string", "pattern": '^(?:"[0-9]{1,15}"|\\*)$'}
         entry["parameters"].append(
-            {"name": "If-Match", "in": "header", "required": False, "schema": version, "description": "The ETag that was read."}
+            {
+                "name": "If-Match",
+                "in": "header",
+                "required": False,
+                "schema": version,
+                "description": "The ETag that was read.",
+            }
         )
     if operation.body is not None:
         name = _body_name(operation)

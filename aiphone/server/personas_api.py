@@ -47,7 +47,9 @@ async def delete_persona(api: Api, request: Request) -> Answer:
     """``DELETE /api/personas/{persona}``."""
     name = request.path["persona"]
     if name == DEFAULT_PERSONA:
-        raise ApiError(409, f"the persona '{name}' answers where no other does and cannot be removed: change it instead")
+        raise ApiError(
+            409, f"the persona '{name}' answers where no other does and cannot be removed: change it instead"
+        )
     await api.run(api.store.delete_persona, name, request.if_match)
     await api.audit(request, "delete", f"persona {name}")
     _changed(api)

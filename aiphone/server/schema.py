@@ -86,7 +86,11 @@ class Field:
         if self.kind == "string":
             if self.high is None:
                 return "text"
-            return f"text of {self.low:g} to {self.high:g} characters" if self.low else f"text of at most {self.high:g} characters"
+            return (
+                f"text of {self.low:g} to {self.high:g} characters"
+                if self.low
+                else f"text of at most {self.high:g} characters"
+            )
         return "an object" if self.kind == "object" else "a list"
 
     def check(self, value: Any) -> Any:
@@ -178,7 +182,9 @@ class Field:
             schema |= {} if self.low is None else {"minimum": whole(self.low)}
             schema |= {} if self.high is None else {"maximum": whole(self.high)}
         if self.nullable:
-            schema = {"anyOf": [schema, {"type": "null"}]} if "$ref" in schema else schema | {"type": [self.kind, "null"]}
+            schema = (
+                {"anyOf": [schema, {"type": "null"}]} if "$ref" in schema else schema | {"type": [self.kind, "null"]}
+            )
         schema["description"] = self.help
         if self.default is not REQUIRED and self.default is not None:
             schema["default"] = self.default
@@ -210,7 +216,9 @@ class Schema:
             raise Invalid([Problem("(body)", f"is {_kind_of(body)}", "a JSON object")])
         known = {field.name: field for field in self.fields}
         problems = [
-            Problem(_short(name), "is not known here", "one of " + ", ".join(n for n, f in known.items() if not f.read_only))
+            Problem(
+                _short(name), "is not known here", "one of " + ", ".join(n for n, f in known.items() if not f.read_only)
+            )
             for name in body
             if name not in known
         ]
@@ -241,10 +249,13 @@ class Schema:
         schema: dict[str, Any] = {
             "type": "object",
             "description": self.help,
-            "properties": {field.name: field.document(answer=answer) for field in fields} | {field.name: {} for field in ignored},
+            "properties": {field.name: field.document(answer=answer) for field in fields}
+            | {field.name: {} for field in ignored},
             "additionalProperties": self.open,
         }
-        required = [field.name for field in fields if field.default is REQUIRED or (answer and field.default is not None)]
+        required = [
+            field.name for field in fields if field.default is REQUIRED or (answer and field.default is not None)
+        ]
         if required:
             schema["required"] = required
         return schema
@@ -254,7 +265,9 @@ def check_query(fields: Sequence[Field], given: Mapping[str, Sequence[str]]) -> 
     """Query parameters, read from their text by each field's kind. Raises ``Invalid``."""
     known = {field.name: field for field in fields}
     problems = [
-        Problem(_short(name), "is not a parameter here", "one of " + (", ".join(known) or "none")) for name in given if name not in known
+        Problem(_short(name), "is not a parameter here", "one of " + (", ".join(known) or "none"))
+        for name in given
+        if name not in known
     ]
     result: dict[str, Any] = {}
     for field in fields:

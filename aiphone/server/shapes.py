@@ -50,36 +50,84 @@ SIP_CLIENT = Schema(
     "SipClient",
     "An account at a PBX or SIP provider (a line).",
     (
-        Field("client_id", "string", "Its name here; fixed once made.", low=1, high=64, pattern=NAME,
-              expected="letters, digits, '-', '_' and '.', at most 64, as in reception"),
-        Field("username", "string", "Account name at the server.", low=1, high=128, pattern=r"[^\x00-\x20\x7f@<>\x22]+",
-              expected="the account's name without '@' and spaces, as in 1001"),
-        Field("password", "string", "Password of the account. Never given out; leave it out to keep it.", "", high=256,
-              write_only=True),
-        Field("server_ip", "string", "Address or name of the server.", low=1, high=253, pattern=HOST,
-              expected="an address or a host name, as in 192.168.1.10 or pbx.example.org"),
+        Field(
+            "client_id",
+            "string",
+            "Its name here; fixed once made.",
+            low=1,
+            high=64,
+            pattern=NAME,
+            expected="letters, digits, '-', '_' and '.', at most 64, as in reception",
+        ),
+        Field(
+            "username",
+            "string",
+            "Account name at the server.",
+            low=1,
+            high=128,
+            pattern=r"[^\x00-\x20\x7f@<>\x22]+",
+            expected="the account's name without '@' and spaces, as in 1001",
+        ),
+        Field(
+            "password",
+            "string",
+            "Password of the account. Never given out; leave it out to keep it.",
+            "",
+            high=256,
+            write_only=True,
+        ),
+        Field(
+            "server_ip",
+            "string",
+            "Address or name of the server.",
+            low=1,
+            high=253,
+            pattern=HOST,
+            expected="an address or a host name, as in 192.168.1.10 or pbx.example.org",
+        ),
         Field("server_port", "integer", "SIP port of the server.", 5060, low=1, high=65535),
         _text("display_name", "Name that is shown to who is called."),
         Field("auto_answer", "boolean", "Answer calls by itself.", True),
-        _text("greeting", "First words of a call; empty is the persona's greeting. {name} and {caller} are filled in.",
-              1000, pattern=TEXT),
+        _text(
+            "greeting",
+            "First words of a call; empty is the persona's greeting. {name} and {caller} are filled in.",
+            1000,
+            pattern=TEXT,
+        ),
         Field("transport", "string", "How SIP travels.", "udp", choices=("udp", "tcp")),
         _text("auth_username", "Name for authentication where it differs from username.", 128),
-        _text("proxy", "Outbound proxy, host or host:port.", 260, pattern=rf"(([A-Za-z0-9]([A-Za-z0-9.\-]*[A-Za-z0-9])?)(:[0-9]{{1,5}})?)?",
-              expected="host or host:port, or nothing"),
-        _text("persona", "Name of the persona that answers; empty is the default one.", 64, pattern=rf"({NAME})?",
-              expected="the name of a persona, or nothing"),
+        _text(
+            "proxy",
+            "Outbound proxy, host or host:port.",
+            260,
+            pattern=r"(([A-Za-z0-9]([A-Za-z0-9.\-]*[A-Za-z0-9])?)(:[0-9]{1,5})?)?",
+            expected="host or host:port, or nothing",
+        ),
+        _text(
+            "persona",
+            "Name of the persona that answers; empty is the default one.",
+            64,
+            pattern=rf"({NAME})?",
+            expected="the name of a persona, or nothing",
+        ),
         Field("enabled", "boolean", "May be started.", True),
         _answer("started", "boolean", "It was started, and starts again with the server."),
-        _answer("state", "string", "Where the registration stands.", choices=("stopped", "registering", "registered", "failed")),
+        _answer(
+            "state",
+            "string",
+            "Where the registration stands.",
+            choices=("stopped", "registering", "registered", "failed"),
+        ),
         _answer("reason", "string", "Why, in plain words; empty when all is well."),
         _answer("since", "number", "When it came into this state, Unix time.", nullable=True),
         _answer("has_password", "boolean", "A password is stored."),
         VERSION,
     ),
-)  # fmt: skip
+)
 SIP_CLIENT_CHANGE = SIP_CLIENT.fixed("SipClientChange", "client_id")
-SIP_CLIENTS = Schema("SipClients", "All SIP clients.", (Field("sip_clients", "array", "In the order of their ids.", of=SIP_CLIENT),))
+SIP_CLIENTS = Schema(
+    "SipClients", "All SIP clients.", (Field("sip_clients", "array", "In the order of their ids.", of=SIP_CLIENT),)
+)
 
 # --------------------------------------------------------------------------------------------- personas
 
@@ -87,26 +135,79 @@ PERSONA = Schema(
     "Persona",
     "Who answers. A change takes effect with the next call.",
     (
-        Field("name", "string", "Its name here; fixed once made.", low=1, high=64, pattern=NAME,
-              expected="letters, digits, '-', '_' and '.', at most 64, as in reception"),
+        Field(
+            "name",
+            "string",
+            "Its name here; fixed once made.",
+            low=1,
+            high=64,
+            pattern=NAME,
+            expected="letters, digits, '-', '_' and '.', at most 64, as in reception",
+        ),
         _text("bot_name", "What the assistant calls itself.", 100, _P.name, low=1),
         _text("caller_name", "What the transcript calls the other side.", 100, _P.caller_name, low=1),
         _text("prompt", "System prompt. {name} and {caller} are filled in.", 8000, _P.prompt, pattern=TEXT),
         _text("greeting", "First words of a call.", 1000, _P.greeting, pattern=TEXT),
-        _text("language", "Spoken language, or auto.", 8, _P.language, pattern=r"[a-z]{2,3}|auto", low=2,
-              expected="a language code such as en, or auto"),
+        _text(
+            "language",
+            "Spoken language, or auto.",
+            8,
+            _P.language,
+            pattern=r"[a-z]{2,3}|auto",
+            low=2,
+            expected="a language code such as en, or auto",
+        ),
         _text("voice", "A voice's name; empty is the default one.", 100),
         Field("temperature", "number", "0 is greedy.", _P.sampling.temperature, low=0, high=5),
         Field("top_k", "integer", "Choose among this many tokens.", _P.sampling.top_k, low=0, high=100_000),
-        Field("top_p", "number", "Choose among tokens that make up this probability.", _P.sampling.top_p, low=0, high=1),
-        Field("min_p", "number", "Least probability, as a share of the likeliest token's.", _P.sampling.min_p, low=0, high=1),
+        Field(
+            "top_p", "number", "Choose among tokens that make up this probability.", _P.sampling.top_p, low=0, high=1
+        ),
+        Field(
+            "min_p",
+            "number",
+            "Least probability, as a share of the likeliest token's.",
+            _P.sampling.min_p,
+            low=0,
+            high=1,
+        ),
         Field("seed", "integer", "Random seed.", _P.sampling.seed, low=0, high=2**32 - 1),
         Field("max_tokens", "integer", "Longest answer.", _P.sampling.max_tokens, low=1, high=4096),
-        Field("patience", "number", "Seconds of silence after which the caller's turn is over.", _P.patience, low=0.1, high=10),
-        Field("interrupt_after", "number", "Seconds of the caller's voice that stop the assistant.", _P.interrupt_after, low=0.05, high=60),
-        Field("think_limit", "number", "Seconds after which an answer that has not begun is given up.", _P.think_limit, low=1, high=300),
-        Field("idle_after", "number", "Seconds of silence after which idle_prompt is said; 0 is never.", _P.idle_after, low=0, high=3600),
-        Field("idle_limit", "integer", "So many prompts without an answer end the call.", _P.idle_limit, low=1, high=100),
+        Field(
+            "patience",
+            "number",
+            "Seconds of silence after which the caller's turn is over.",
+            _P.patience,
+            low=0.1,
+            high=10,
+        ),
+        Field(
+            "interrupt_after",
+            "number",
+            "Seconds of the caller's voice that stop the assistant.",
+            _P.interrupt_after,
+            low=0.05,
+            high=60,
+        ),
+        Field(
+            "think_limit",
+            "number",
+            "Seconds after which an answer that has not begun is given up.",
+            _P.think_limit,
+            low=1,
+            high=300,
+        ),
+        Field(
+            "idle_after",
+            "number",
+            "Seconds of silence after which idle_prompt is said; 0 is never.",
+            _P.idle_after,
+            low=0,
+            high=3600,
+        ),
+        Field(
+            "idle_limit", "integer", "So many prompts without an answer end the call.", _P.idle_limit, low=1, high=100
+        ),
         _text("idle_prompt", "Said into a long silence.", 1000, _P.idle_prompt, pattern=TEXT),
         _text("goodbye", "Last words when nobody answers.", 1000, _P.goodbye, pattern=TEXT),
         _text("apology", "Said when an answer failed.", 1000, _P.apology, pattern=TEXT),
@@ -116,7 +217,7 @@ PERSONA = Schema(
         _answer("is_default", "boolean", "It answers lines that name no persona, and cannot be removed."),
         VERSION,
     ),
-)  # fmt: skip
+)
 PERSONA_CHANGE = PERSONA.fixed("PersonaChange", "name")
 PERSONAS = Schema("Personas", "All personas.", (Field("personas", "array", "The default one first.", of=PERSONA),))
 
@@ -195,9 +296,14 @@ CALL_DETAIL = Schema(
         *_CALL_FIELDS,
         Field("turns", "array", "Turns with their latency.", of=TURN),
         Field("words", "array", "The conversation, line by line.", of=WORDS),
-        Field("media", "object", "Media statistics (RFC 3550): jitter_ms, lost, packets_received, ...; null when unknown.", nullable=True),
+        Field(
+            "media",
+            "object",
+            "Media statistics (RFC 3550): jitter_ms, lost, packets_received, ...; null when unknown.",
+            nullable=True,
+        ),
     ),
-)  # fmt: skip
+)
 TRANSCRIPT = Schema(
     "Transcript",
     "The conversation of a call.",
@@ -228,12 +334,26 @@ PLACE_CALL = Schema(
     "PlaceCall",
     "A call to make.",
     (
-        Field("uri", "string", "Whom to call: a number or a SIP URI.", low=1, high=255, pattern=URI,
-              expected="a number, as in 1002, or a SIP URI, as in sip:1002@pbx.example.org"),
-        Field("line_id", "string", "The SIP client to call from.", low=1, high=64, pattern=NAME,
-              expected="the client_id of a SIP client"),
+        Field(
+            "uri",
+            "string",
+            "Whom to call: a number or a SIP URI.",
+            low=1,
+            high=255,
+            pattern=URI,
+            expected="a number, as in 1002, or a SIP URI, as in sip:1002@pbx.example.org",
+        ),
+        Field(
+            "line_id",
+            "string",
+            "The SIP client to call from.",
+            low=1,
+            high=64,
+            pattern=NAME,
+            expected="the client_id of a SIP client",
+        ),
     ),
-)  # fmt: skip
+)
 PLACED = Schema("PlacedCall", "A call on its way.", (Field("call_id", "string", "Its name while it lives."),))
 HUNG_UP = Schema("HungUp", "The call is over.", (Field("ended", "boolean", "False when it was over before."),))
 
@@ -249,7 +369,9 @@ SESSION_FIELDS = (
 SESSION = Schema("Session", "A caller who is remembered.", SESSION_FIELDS)
 SESSIONS = Schema("Sessions", "Who is remembered.", (Field("sessions", "array", "The latest first.", of=SESSION),))
 SESSION_MESSAGE = Schema(
-    "SessionMessage", "One message.", (Field("role", "string", "system, user or assistant."), Field("content", "string", "Its text."))
+    "SessionMessage",
+    "One message.",
+    (Field("role", "string", "system, user or assistant."), Field("content", "string", "Its text.")),
 )
 SESSION_DETAIL = Schema(
     "SessionDetail",
@@ -287,7 +409,11 @@ MODEL = Schema(
     ),
 )
 MODELS = Schema("Models", "The catalogue.", (Field("models", "array", "The models.", of=MODEL),))
-CHOSEN = Schema("Chosen", "The model was chosen.", (Field("name", "string", "Its name."), Field("restart_needed", "boolean", "It is used after the next start.")))
+CHOSEN = Schema(
+    "Chosen",
+    "The model was chosen.",
+    (Field("name", "string", "Its name."), Field("restart_needed", "boolean", "It is used after the next start.")),
+)
 
 # ------------------------------------------------------------------------------------- settings, status
 
@@ -299,11 +425,18 @@ SETTINGS = Schema(
         Field("keep_transcripts_days", "integer", "Days to keep what was said; 0 is for ever.", 0, low=0, high=36_500),
         Field("keep_recordings_days", "integer", "Days to keep recordings; 0 is for ever.", 30, low=0, high=36_500),
         Field("record_calls", "boolean", "Record calls.", False),
-        Field("allowed_hosts", "array", "Further names under which the page is opened.", [], high=50,
-              pattern=r"[A-Za-z0-9]([A-Za-z0-9.\-]*[A-Za-z0-9])?", expected="a list of host names, as in phone.example.org"),
+        Field(
+            "allowed_hosts",
+            "array",
+            "Further names under which the page is opened.",
+            [],
+            high=50,
+            pattern=r"[A-Za-z0-9]([A-Za-z0-9.\-]*[A-Za-z0-9])?",
+            expected="a list of host names, as in phone.example.org",
+        ),
         Field("guide_done", "boolean", "The first-run guide was finished.", False),
     ),
-)  # fmt: skip
+)
 STATUS = Schema(
     "Status",
     "The running system.",
@@ -357,7 +490,9 @@ DASHBOARD = Schema(
         Field("latency", "object", "Of whole turns; null when there were none.", of=PERCENTILES, nullable=True),
         Field("parts", "object", "Of each part of a turn.", of=PART_PERCENTILES),
         Field("points", "array", "Latency over that time.", of=LATENCY_POINT),
-        Field("load", "array", "The machine's load over 1, 5 and 15 minutes; empty where it is not known.", items="number"),
+        Field(
+            "load", "array", "The machine's load over 1, 5 and 15 minutes; empty where it is not known.", items="number"
+        ),
         Field("cores", "integer", "Processors."),
         Field("lines", "array", "SIP clients and their states.", of=SIP_CLIENT),
         Field("pjsua2", "object", "SIP stack, as in Status: version, call_limit, note.", nullable=True),
@@ -369,17 +504,29 @@ DASHBOARD = Schema(
 # ---------------------------------------------------------------------------------------- who may enter
 
 ROLES = ("read", "operate", "admin")
-SIGN_IN = Schema("SignIn", "The password.", (Field("password", "string", "The owner's password.", low=1, high=1024, pattern=TEXT),))
+SIGN_IN = Schema(
+    "SignIn", "The password.", (Field("password", "string", "The owner's password.", low=1, high=1024, pattern=TEXT),)
+)
 ME = Schema(
     "Me",
     "Who asks, and what they may do.",
     (
         Field("password_required", "boolean", "A password is set: sign in."),
         Field("signed_in", "boolean", "All doors that the role opens are open."),
-        Field("role", "string", "read: look; operate: also calls; admin: also changes. Null when not signed in.", choices=ROLES, nullable=True),
-        Field("csrf_token", "string", "To be sent as X-CSRF-Token with every POST, PUT, PATCH and DELETE; empty when none is needed."),
+        Field(
+            "role",
+            "string",
+            "read: look; operate: also calls; admin: also changes. Null when not signed in.",
+            choices=ROLES,
+            nullable=True,
+        ),
+        Field(
+            "csrf_token",
+            "string",
+            "To be sent as X-CSRF-Token with every POST, PUT, PATCH and DELETE; empty when none is needed.",
+        ),
     ),
-)  # fmt: skip
+)
 NEW_TOKEN = Schema(
     "NewToken",
     "A token for a program.",
@@ -401,5 +548,11 @@ TOKEN_SECRET = Schema(
     "A new token. The secret is shown this once.",
     (*TOKEN_FIELDS, Field("token", "string", "Send it as 'Authorization: Bearer ...'.")),
 )
-FORGET = Schema("ForgetCaller", "Whom to forget.", (Field("caller", "string", "URI of the caller, as in a call.", low=1, high=255),))
-FORGOTTEN = Schema("Forgotten", "What was removed.", (Field("calls", "integer", "Calls of that caller."), Field("sessions", "integer", "Remembered conversations.")))
+FORGET = Schema(
+    "ForgetCaller", "Whom to forget.", (Field("caller", "string", "URI of the caller, as in a call.", low=1, high=255),)
+)
+FORGOTTEN = Schema(
+    "Forgotten",
+    "What was removed.",
+    (Field("calls", "integer", "Calls of that caller."), Field("sessions", "integer", "Remembered conversations.")),
+)

@@ -43,8 +43,8 @@ _HOST = "127.0.0.1"
 _FRAME_BYTES = 2 * ev.FRAME_SAMPLES
 _MOST_BYTES = 20 * _FRAME_BYTES
 """Longest message of audio: 0.4 s."""
-_BURST = ev.INTERNAL_RATE
-"""Samples that may come at once: a second, after the network held them up."""
+_BURST = 2 * ev.INTERNAL_RATE
+"""Samples that may come at once: two seconds, after the network or we ourselves held them up."""
 _RATE = 1.1 * ev.INTERNAL_RATE
 """Samples a second that are taken for long; above the nominal rate, as no two clocks agree."""
 _PACKETS_AT_ONCE = 32
@@ -400,6 +400,10 @@ class TalkHandler(tornado.websocket.WebSocketHandler):
     def on_close(self) -> None:
         """The browser hung up, or the call was over already."""
         if self._call is not None:
+            if self.dropped:
+                log.warning(
+                    "%s: the browser was too slow for %d frames of 20 ms", self._call.call_id, self.dropped
+                )
             self._call.gone()
             self._call = None
 

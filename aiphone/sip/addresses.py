@@ -11,7 +11,7 @@ from aiphone.errors import SipError
 Address = IPv4Address | IPv6Address
 
 _CALLABLE = re.compile(
-    r"sip:(?:[A-Za-z0-9\-_.!~*'()&=+$,;/%#]{1,128}@)?"
+    r"sip:(?:[A-Za-z0-9\-_.!~*'()&=+$,;/%]{1,128}@)?"
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
     r"(?:;transport=(?:udp|tcp))?",
     re.ASCII | re.IGNORECASE,

@@ -273,6 +273,8 @@ class CallDesk:
         leg.call = PjCall(account, pj.INVALID_ID, self, leg)
         try:
             leg.call.makeCall(uri, operation(0))
+            if leg.call is not None:
+                self._drop_stale(leg.call.getId(), leg)
         except pj.Error as error:
             log.warning("%s: pjsua2 did not place the call to %s: %s", call_id, uri, error.reason)
             leg.verdict = (503, f"the call could not be placed: {error.reason}")
@@ -311,7 +313,7 @@ class CallDesk:
                 job()
 
     def sweep(self) -> None:
-        """Find calls that pjsua2 has dropped without a word, so that nothing is owed for ever, and give up those of
+        """Find calls that pjsua2 has dropped without a word, so that nothing is owed for ever; give up those of
         ours that nobody answers."""
         now = self.clock.now()
         for leg in list(self.legs.values()):
@@ -358,9 +360,9 @@ class CallDesk:
         taken = self.library.calls()
         return taken is not None and taken - counted >= self.call_limit - self.reserved
 
-    def _drop_stale(self, pj_id: int) -> None:
+    def _drop_stale(self, pj_id: int, new: Leg | None = None) -> None:
         for leg in list(self.legs.values()):
-            if leg.call is not None and leg.call.getId() == pj_id:
+            if leg is not new and leg.call is not None and leg.call.getId() == pj_id:
                 log.warning("%s ended without a word from pjsua2", leg.call_id)
                 leg.call.thisown = False  # its destructor would hang up the new call
                 self._finish(leg, 500, "Dropped")
@@ -390,7 +392,7 @@ class CallDesk:
         if leg.ended or leg.call is None:
             return
         if leg.placed and not leg.confirmed and leg.verdict is None:
-            leg.verdict = (408, "") if code == 408 else (487, "")
+            leg.verdict = (code if code in (408, 488, 500) else 487, "")
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         # pjsip puts both into the status line, or into BYE's Reason header (RFC 3326).
         text = "".join(c for c in reason if (c.isascii() and c.isalnum()) or c in " .-_")

@@ -25,7 +25,7 @@ from aiphone.sip.call_limit import RESERVED, limit_note, usable_calls
 from aiphone.sip.calls import CallDesk
 from aiphone.sip.director import guarded
 from aiphone.sip.gate import Gate
-from aiphone.sip.lines import LineDesk
+from aiphone.sip.lines import LineDesk, PjAccount
 from aiphone.sip.message import Request, read_request
 from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import LogFilter, pj_level
@@ -228,7 +228,7 @@ class Stack:
     def place_call(self, call_id: str, uri: str, line_id: str | None, host: str) -> None:
         """Call somebody from a line, or without one."""
         if line_id is None or line_id == DIRECT_LINE:
-            account = self.lines.direct_account(host)
+            account: PjAccount | None = self.lines.direct_account(host)
         else:
             account = self.lines.calling_account(line_id)
             host = self.lines.way_out(line_id) or host

@@ -35,10 +35,8 @@ class ClientTables(SettingTables):
         super().__init__(path, wall, exclusive=exclusive)
         self._secrets = Secrets(key_path)
         with self._write() as db:
-            default = PersonaRecord(DEFAULT_PERSONA)
-            db.execute(
-                "INSERT OR IGNORE INTO persona (name, document) VALUES (?, ?)", (default.name, _json(default))
-            )
+            # Empty: until it is edited it has the defaults of whatever version of the program runs.
+            db.execute("INSERT OR IGNORE INTO persona (name, document) VALUES (?, '{}')", (DEFAULT_PERSONA,))
 
     # ------------------------------------------------------------------ SIP clients
 

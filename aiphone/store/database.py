@@ -94,8 +94,6 @@ class Database:
             if reader:
                 db.execute("PRAGMA query_only = ON")
                 return db
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded when the file is new
-            db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
             db.execute("PRAGMA secure_delete = ON")
@@ -119,6 +117,8 @@ class Database:
             )
         if self.path.stat().st_size <= CHECK_AT_START and (problems := self.check()):
             raise self._damaged(problems[0])
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded when the file is new
+        db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         migrations.migrate(db)
         self._fts5 = search.available(db)

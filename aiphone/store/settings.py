@@ -10,6 +10,9 @@ from typing import Any
 from aiphone.store.database import Database
 from aiphone.store.records import AuditRow, Retention
 
+PRIVATE = ("_", "auth.")
+"""How the keys of settings begin that ``settings`` does not show."""
+
 
 class SettingTables(Database):
     """Named values and the audit log. Any thread."""
@@ -19,25 +22,23 @@ class SettingTables(Database):
         self._wall = wall
 
     def settings(self) -> dict[str, Any]:
-        """All settings but those whose name begins with ``_``: they are the program's own and may be secret."""
-        rows = self._read(
-            "SELECT name, value FROM setting WHERE name NOT LIKE '\\_%' ESCAPE '\\' ORDER BY name"
-        )
-        return {name: json.loads(value) for name, value in rows}
+        """All settings but those whose key begins with one of ``PRIVATE``: the program's own, which may be secret."""
+        rows = self._read("SELECT name, value FROM setting ORDER BY name")
+        return {key: json.loads(value) for key, value in rows if not key.startswith(PRIVATE)}
 
-    def setting(self, name: str, default: Any = None) -> Any:
-        """One setting, of whatever name."""
-        rows = self._read("SELECT value FROM setting WHERE name = ?", (name,))
+    def setting(self, key: str, default: Any = None) -> Any:
+        """One setting, a private one too."""
+        rows = self._read("SELECT value FROM setting WHERE name = ?", (key,))
         return json.loads(rows[0][0]) if rows else default
 
-    def set_setting(self, name: str, value: Any) -> None:
+    def set_setting(self, key: str, value: Any) -> None:
         """Keep a value that JSON can hold; None removes the setting."""
         with self._write() as db:
             if value is None:
-                db.execute("DELETE FROM setting WHERE name = ?", (name,))
+                db.execute("DELETE FROM setting WHERE name = ?", (key,))
             else:
                 text = json.dumps(value, ensure_ascii=False)
-                db.execute("INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", (name, text))
+                db.execute("INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", (key, text))
 
     def retention(self) -> Retention:
         """How long things are kept."""

@@ -34,8 +34,9 @@ class Store(Forgetting):
 
     ``path`` is the database, made when there is none, and brought up to date when it is older; ``key_path`` is the
     key file for passwords, made with the first of them; ``wall`` is the wall clock (seconds since 1970), since what
-    is stored outlives the process; ``exclusive`` False is for a command that works beside a running server. Raises ``StorageError`` when the database is damaged, newer, in use by another
-    server, or cannot be written, and says what to do.
+    is stored outlives the process; ``exclusive`` False is for a command that works beside a running server. Raises
+    ``StorageError`` when the database is damaged, newer, in use by another server, or cannot be written, and says
+    what to do.
     """
 
     def __init__(

@@ -23,8 +23,13 @@ NOBODY = 65_534
 
 
 def one_sentence(text: str) -> str:
-    """The error in what was written to standard error, which is one line; progress lines are indented."""
+    """The error in what was written to standard error, which is one line.
+
+    Lines of progress are indented; pjsip logs some of what goes wrong itself, with a time in front.
+    """
+    assert "Traceback" not in text
     lines = [line for line in text.splitlines() if line and not line.startswith("  ")]
+    lines = [line for line in lines if " WARNING aiphone.sip.pjsip: " not in line]
     assert len(lines) == 1, text
     assert lines[0].startswith("whisper-talk-llama: ")
     return lines[0].removeprefix("whisper-talk-llama: ")

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.integration
 GREETING = "Good morning."
 STORY = "Tell me a long story about a dragon."
 """Half a minute of answer."""
+THANKS = "Thank you very much."
 RTP_TIMEOUT = 2
 
 
@@ -80,7 +81,7 @@ def test_the_capital_of_france_is_paris(server: Server, transcript: Path) -> Non
     assert "paris" in told
     said, _ = words_of(server, transcript, "anna")
     assert "caller: what is the capital of france?" in said
-    assert "llama: the capital of france is paris." in said
+    assert re.search("llama: .*paris", said)
     (record,) = [c for c in server.wait_idle()["recent_calls"] if ":anna@" in c["caller"]]
     (turn,) = record["turns"]
     assert sum(part for name, part in turn.items() if name != "total") == pytest.approx(turn["total"])
@@ -138,10 +139,12 @@ def test_talking_over_an_answer_stops_it_and_the_conversation_goes_on(server: Se
     assert stopped < min(1.2, spoke - 0.2)
     assert "paris" in told
     said, prompts = words_of(server, transcript, "dora")
-    story = next(line for line in said.splitlines() if "llama: " in line and "dragon" in line)
+    lines = [line.partition("] ")[2] for line in said.splitlines()]
+    assert lines[1] == "caller: tell me a long story about a dragon."
+    story = lines[2].removeprefix("llama: ")
     # The model is reminded of what had been heard of the story, and of no more.
-    assert len(story.split()) < 30
-    assert story.partition("llama: ")[2] in prompts
+    assert 2 < len(story.split()) < 30
+    assert story in prompts.splitlines()[-1]
 
 
 async def voiced_for(call: OutgoingCall, after: float, seconds: float) -> None:
@@ -238,7 +241,7 @@ def test_a_stream_that_pauses_is_heard_again(server: Server) -> None:
 
 def test_a_caller_is_remembered_in_the_next_call_and_after_a_restart(tmp_path: Path) -> None:
     session = tmp_path / "session"
-    flags = ("--greeting", GREETING, "--session", str(session), "--log-level", "debug")
+    flags = ("--greeting", GREETING, "--session", str(session), "--reply-tokens", "16", "--log-level", "debug")
 
     async def converse(server: Server, user: str, question: str) -> None:
         async with Caller(user=user) as caller:
@@ -246,18 +249,21 @@ def test_a_caller_is_remembered_in_the_next_call_and_after_a_restart(tmp_path: P
             await answer(call, question)
             await call.hangup()
 
-    def prompts(server: Server) -> list[str]:
-        return [line for line in server.log.splitlines() if ": prompt [" in line]
+    def last_prompt(server: Server, user: str) -> str:
+        (call_id, *_) = [c["call_id"] for c in server.status()["recent_calls"][::-1] if f":{user}@" in c["caller"]]
+        return [line for line in server.log.splitlines() if f" {call_id}: prompt [" in line][-1]
+
+    async def both(server: Server) -> None:
+        await asyncio.gather(converse(server, "karl", THANKS), converse(server, "lisa", THANKS))
 
     with Server(*flags) as server:
         in_loop(converse(server, "karl", CAPITAL))
         server.wait_idle()
-        in_loop(converse(server, "karl", "Thank you very much."))
+        in_loop(both(server))
         server.wait_idle()
-        assert "capital of France" in prompts(server)[-1]
-        assert "Paris" in prompts(server)[-1]
-        in_loop(converse(server, "lisa", "Thank you very much."))
-        assert "capital of France" not in prompts(server)[-1]
+        assert "capital of France" in last_prompt(server, "karl")
+        assert "Paris" in last_prompt(server, "karl")
+        assert "capital of France" not in last_prompt(server, "lisa")
         assert server.stop() == 0
         assert "Traceback" not in server.log
     listed = run_command("sessions", "list", "--session", str(session))
@@ -266,8 +272,9 @@ def test_a_caller_is_remembered_in_the_next_call_and_after_a_restart(tmp_path: P
     assert "lisa@127.0.0.1 " in listed.stdout
 
     with Server(*flags) as server:
-        in_loop(converse(server, "karl", "Thank you very much."))
-        assert "capital of France" in prompts(server)[-1]
+        in_loop(converse(server, "karl", THANKS))
+        server.wait_idle()
+        assert "capital of France" in last_prompt(server, "karl")
         assert server.stop() == 0
 
 
@@ -294,7 +301,7 @@ def test_a_speech_command_that_hangs_or_fails_is_replaced_by_the_voice_behind_it
     with Server("--greeting", GREETING, "-s", str(command)) as server:
         (tmp_path / "hang").touch()
         assert "paris" in in_loop(converse(server))
-        server.wait_log(r"speech command 'speak' .*(hung|did not|within)", 1)
+        server.wait_log(r"speech command .*speak' did not finish within 10 s and was stopped", 1)
         (tmp_path / "hang").unlink()
         (tmp_path / "fail").touch()
         in_loop(converse(server))

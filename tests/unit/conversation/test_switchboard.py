@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from stand_ins import SOCKETS, STREAM, Bench
@@ -9,6 +11,7 @@ from stand_ins import SOCKETS, STREAM, Bench
 from aiphone import events as ev
 from aiphone.conversation.facts import Fact, WordsSaid
 from aiphone.conversation.switchboard import RETRY_AFTER_SECONDS, Switchboard
+from aiphone.errors import MediaError
 from aiphone.persona import Persona
 
 LOUD = np.full(320, 8000, np.int16)
@@ -184,3 +187,47 @@ def test_lines_are_known_by_their_last_state() -> None:
     exchange = Exchange()
     exchange.board.dispatch(ev.LineChanged("front", ev.LineState.REGISTERED))
     assert exchange.board.lines["front"].state is ev.LineState.REGISTERED
+
+
+def test_a_call_that_we_place_takes_the_same_way_without_being_answered() -> None:
+    exchange = Exchange()
+    exchange.board.dispatch(ev.OutgoingCall("o1", "direct", "sip:ann@192.0.2.7", 0.0))
+    exchange.board.dispatch(ev.CallProgress("o1", 180, "Ringing", 0.1))
+    assert exchange.journal.of("sip") == []
+    (record,) = exchange.board.active
+    assert (record.caller, record.direction) == ("sip:ann@192.0.2.7", "out")
+    exchange.negotiate("o1")
+    exchange.confirm("o1")
+    assert ("tts", "submit", "o1", 1, 0, "Hello.", "") in exchange.journal.lines
+    exchange.board.dispatch(ev.CallEnded("o1", 200, "over", 5.0))
+    assert exchange.board.active == []
+
+
+def test_a_call_that_we_place_beyond_the_limit_is_given_up() -> None:
+    exchange = Exchange(max_calls=1)
+    exchange.invite("c1")
+    exchange.board.dispatch(ev.OutgoingCall("o1", "direct", "sip:ann@192.0.2.7", 0.0))
+    assert exchange.journal.of("sip")[-1] == ("sip", "hangup", "o1", ("reason", "Busy"))
+    exchange.board.dispatch(ev.CallEnded("o1", 487, "given up", 1.0))
+    assert [record.call_id for record in exchange.board.active] == ["c1"]
+
+
+def test_a_call_is_recorded_once_it_has_media() -> None:
+    exchange = Exchange()
+    exchange.invite("c1")
+    with pytest.raises(MediaError, match="c1 has no media"):
+        exchange.board.record("c1", Path("c1.wav"))
+    exchange.negotiate("c1")
+    exchange.board.record("c1", Path("c1.wav"))
+    exchange.board.stop_recording("c1")
+    assert exchange.journal.of("media")[-2:] == [("media", "record", Path("c1.wav")), ("media", "stop_recording")]
+    with pytest.raises(MediaError, match="no call c9"):
+        exchange.board.record("c9", Path("c9.wav"))
+    exchange.board.stop_recording("c9")
+
+
+@pytest.mark.parametrize(("call_id", "direction"), [("c1", "in"), ("o1", "out"), ("w12", "web")])
+def test_the_number_of_a_call_says_who_called(call_id: str, direction: str) -> None:
+    exchange = Exchange()
+    exchange.invite(call_id)
+    assert exchange.board.active[0].direction == direction

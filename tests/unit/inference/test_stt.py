@@ -17,6 +17,7 @@ from aiphone.clock import ManualClock
 from aiphone.errors import ConfigError, InferenceError
 from aiphone.events import Event, Transcribed, WorkFailed
 from aiphone.inference.stt import SpeechToText
+from aiphone.inference.stt_guard import GuardPolicy
 from aiphone.inference.whisper_cpp import Aborted, DecodeParams, Segment, Token
 
 WAIT = 5.0
@@ -169,7 +170,7 @@ def test_a_turn_becomes_text(make: Callable[..., Bench]) -> None:
     assert (event.call_id, event.generation, event.text, event.retried) == ("c1", 1, "hello there", False)
     _, samples, params = bench.model.asked[0]
     assert samples == 2 * RATE
-    assert params == DecodeParams(threads=2, audio_ctx=196, max_tokens=24, timestamps=True)
+    assert params == DecodeParams(threads=2, audio_ctx=256, max_tokens=24, timestamps=True)
 
 
 def test_times_come_from_the_clock(make: Callable[..., Bench]) -> None:
@@ -205,7 +206,7 @@ def test_doubtful_text_is_decoded_with_more_context(make: Callable[..., Bench]) 
     (event,) = bench.inbox.wait(1)
     assert isinstance(event, Transcribed)
     assert (event.text, event.retried) == ("good text", True)
-    assert [params.audio_ctx for _, _, params in bench.model.asked] == [196, 356, 0]
+    assert [params.audio_ctx for _, _, params in bench.model.asked] == [256, 512, 0]
     assert bench.stt.status()["retried"] == 1
 
 
@@ -254,12 +255,23 @@ def test_the_flags_reach_whisper(make: Callable[..., Bench]) -> None:
     bench.stt.submit("c1", 1, voice(), prompt="Anna, Berta")
     bench.inbox.wait(1)
     params = bench.model.asked[0][2]
-    assert (params.audio_ctx, params.max_tokens, params.translate, params.language) == (500, 9, True, "de")
+    assert (params.audio_ctx, params.max_tokens, params.translate, params.language) == (512, 9, True, "de")
     assert (params.beam_size, params.initial_prompt) == (3, "Anna, Berta")
 
 
+def test_a_gpu_without_flash_attention_takes_any_context(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiphone.inference.stt.accelerators", lambda: ("Metal",))
+    bench = make(use_gpu=True)
+    bench.stt.submit("c1", 1, voice())
+    bench.inbox.wait(1)
+    assert bench.model.asked[0][2].audio_ctx == 100 + GuardPolicy().margins[0]
+    assert bench.stt.status()["flash_attn"] is False
+
+
 def test_flash_attention_uses_whole_blocks_of_context(make: Callable[..., Bench]) -> None:
-    bench = make(flash_attn=True)
+    bench = make(use_gpu=False)
     bench.model.answer = lambda _params, _stop: [segment("doubtful", -2.0)]
     bench.stt.submit("c1", 1, voice(3))
     bench.inbox.wait(1)

@@ -289,10 +289,10 @@ def test_a_flood_is_bounded_and_counted(bench: Bench, caplog: pytest.LogCaptureF
     for _ in range(1000):
         bench.call.audio(bytes(640))
     bench.tick(n=3)
-    assert media.stats().packets_received == 50  # one second's worth
-    assert bench.call.flooded == 950 * FRAME
+    assert media.stats().packets_received == 100  # two seconds
+    assert bench.call.flooded == 900 * FRAME
     bench.tick(bytes(640), bytes(640), n=100)  # twice as fast as anybody speaks
-    assert media.stats().packets_received == pytest.approx(50 + 110, abs=3)
+    assert media.stats().packets_received == pytest.approx(100 + 110, abs=3)
     bench.bridge.hangup("w1")
     assert "s of audio too much; dropped" in caplog.text
 

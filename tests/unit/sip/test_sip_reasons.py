@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from aiphone.sip.reasons import BackOff, call_reason, registration_reason
+from aiphone.sip.reasons import BackOff, call_reason, placed_call_reason, registration_reason
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,11 @@ def test_very_many_failures():
     back_off = BackOff(Random(4))
     for _ in range(2000):
         assert back_off.after(503) <= 25
+
+
+def test_ends_of_calls_that_we_placed():
+    assert placed_call_reason(486) == "busy"
+    assert placed_call_reason(408) == "no answer"
+    assert placed_call_reason(404) == "nobody there has that number"
+    assert placed_call_reason(200) == call_reason(200)
+    assert placed_call_reason(799, "Odd") == "Odd"
