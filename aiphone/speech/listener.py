@@ -108,9 +108,7 @@ class _Line:
         samples = pcm.astype(np.float32)
         power: Float32 = np.einsum("ij,ij->i", samples, samples) / (FRAME_SAMPLES * _FULL_SCALE**2)
         levels = 10.0 * np.log10(power + 1e-12)
-        for level, arrival, flag in zip(
-            levels.tolist(), frames.arrival.tolist(), frames.flags.tolist(), strict=True
-        ):
+        for level, arrival, flag in zip(levels.tolist(), frames.arrival.tolist(), frames.flags.tolist(), strict=True):
             self.detector.add_frame(level, arrival, received=flag == 0)
         block = pcm.reshape(-1).copy()
         self._blocks.append(block)

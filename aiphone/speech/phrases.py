@@ -43,9 +43,7 @@ _BEFORE_NUMBERS = frozenset(
     "no nos vol fig figs p pp ch sec ext min max art jan feb mar apr jun jul aug sep sept oct nov dec".split()
 )
 # Abbreviations that may end a sentence: they do when a capital follows.
-_CLOSING_ABBREVIATIONS = frozenset(
-    "etc inc ltd co corp bros a.m p.m u.s u.k u.n e.u d.c ph.d b.c a.d usw".split()
-)
+_CLOSING_ABBREVIATIONS = frozenset("etc inc ltd co corp bros a.m p.m u.s u.k u.n e.u d.c ph.d b.c a.d usw".split())
 # Words that lean on the next one: a pause after them sounds wrong.
 _LEANING = frozenset(
     "a an the this that these those my your his her its our their of to in on at by for from with without into onto "
@@ -119,12 +117,7 @@ class PhraseCutter:
                 if after is _After.SENTENCE:
                     return self._with_lone_rest(words, number, final=final)
                 # Of a first phrase, a clause of three words will do.
-                if (
-                    self._count == 0
-                    and after is _After.CLAUSE
-                    and spoken >= 3
-                    and self._more(words, number, final)
-                ):
+                if self._count == 0 and after is _After.CLAUSE and spoken >= 3 and self._more(words, number, final):
                     return word.end
             if spoken >= limit:
                 return self._forced_cut(words[: number + 1])

@@ -230,8 +230,7 @@ _ENGLISH: tuple[_Rule, ...] = (
     (re.compile(r"\b(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)\b"), _date),
     (
         re.compile(
-            _NOT_IN_NUMBER
-            + r"(?:\+\d{1,3}[ .-]?|1[ .-])?(?:\(\d{2,4}\) ?|\d{2,4}[ .-])?\d{3}[ .-]\d{4}(?!\w|[.,]\d)"
+            _NOT_IN_NUMBER + r"(?:\+\d{1,3}[ .-]?|1[ .-])?(?:\(\d{2,4}\) ?|\d{2,4}[ .-])?\d{3}[ .-]\d{4}(?!\w|[.,]\d)"
         ),
         _digits,
     ),
@@ -246,9 +245,7 @@ _ENGLISH: tuple[_Rule, ...] = (
     ),
     # Times of day.
     (
-        re.compile(
-            rf"\b(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::[0-5]\d)?(?! ?[\d:])(?: ?{_HALF})?(?![\w:])"
-        ),
+        re.compile(rf"\b(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::[0-5]\d)?(?! ?[\d:])(?: ?{_HALF})?(?![\w:])"),
         _time,
     ),
     (re.compile(rf"\b(?P<hour>1[0-2]|[1-9])(?P<minute>) ?{_HALF}"), _time),

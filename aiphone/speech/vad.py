@@ -52,9 +52,7 @@ class SileroVad:
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         if not path.is_file():
-            raise ModelError(
-                f"there is no voice activity model at {path}; fetch it with 'models pull silero-vad'"
-            )
+            raise ModelError(f"there is no voice activity model at {path}; fetch it with 'models pull silero-vad'")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -89,9 +87,7 @@ class SileroVad:
         for row, state in enumerate(states):
             batch[row, :CONTEXT_SAMPLES] = state.context
             hidden[:, row] = state.hidden
-        output, hidden = self._session.run(
-            ["output", "stateN"], {"input": batch, "state": hidden, "sr": self._rate}
-        )
+        output, hidden = self._session.run(["output", "stateN"], {"input": batch, "state": hidden, "sr": self._rate})
         for row, state in enumerate(states):
             state.context[:] = windows[row, -CONTEXT_SAMPLES:]
             state.hidden[:] = hidden[:, row]

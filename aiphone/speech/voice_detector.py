@@ -30,7 +30,7 @@ SILENCE_DBFS = -75.0
 """Levels are clipped to this from below: digital silence and the idle noise of A-law are the same to us."""
 
 _REMEMBERED = 64  # frames; more than any look back
-_LOOK_BACK = 10  # frames the end of a voice may lie before the last voiced window
+_LOOK_BACK = 16  # frames the end of a voice may lie before the last voiced window
 _LOOK_AHEAD = 4  # frames the begin of a voice may lie before its first voiced window
 _FALL = 0.3  # share of the way down that the noise floor goes in a frame
 _RISE = 0.12  # dB a frame that it goes up at most: 6 dB a second
@@ -114,6 +114,7 @@ class VoiceDetector:
         self._stretch = 0  # first sample of the stretch
         self._given = 0  # samples before this one belong to an earlier stretch
         self._idle_windows = _HANGOVER
+        self._ringing = 0  # windows in which the network may still be hearing the voice that stopped
 
     @property
     def active(self) -> bool:
@@ -176,7 +177,10 @@ class VoiceDetector:
 
     def _while_idle(self, window: int, probability: float, level: float) -> list[Transition]:
         settings = self._settings
-        if probability < (settings.stop if self._voiced_windows else settings.start) or level < self._gate():
+        threshold = settings.stop if self._voiced_windows else settings.start
+        self._ringing = max(0, self._ringing - 1)
+        gate = max(self._gate(), self._voiced_from()) if self._ringing else self._gate()
+        if probability < threshold or level < gate:
             self._voiced_windows = 0
             self._idle_windows += 1
             if probability >= settings.stop:
@@ -185,7 +189,7 @@ class VoiceDetector:
         self._idle_windows = 0
         if self._voiced_windows == 0:
             self._first_voiced = self._begin_of_voice(window)
-            self._peak = max(frame.level for frame in self._window_frames(window))
+            self._peak = self._level_of(window)
         self._voiced_windows += 1
         self._last_window = window
         if self._voiced_windows * WINDOW_SAMPLES < settings.min_voice * INTERNAL_RATE:
@@ -198,7 +202,8 @@ class VoiceDetector:
 
     def _while_active(self, window: int, probability: float) -> list[Transition]:
         settings = self._settings
-        if probability >= settings.stop:
+        # The network goes on for a quarter of a second after a voice; its level is the quicker witness.
+        if probability >= settings.stop and self._level_of(window) >= self._voiced_from():
             self._last_window = window
             if self._now() - self._stretch >= settings.max_stretch * INTERNAL_RATE:
                 return self._cut()
@@ -209,6 +214,7 @@ class VoiceDetector:
             return []
         self._active = False
         self._idle_windows = 0
+        self._ringing = _HANGOVER
         self._given = min(self._now(), end + int(settings.tail * INTERNAL_RATE))
         return [Stopped(self._frame(last).arrival, self._stretch, self._given)]
 
@@ -240,8 +246,11 @@ class VoiceDetector:
         last = ((window + 1) * WINDOW_SAMPLES - 1) // FRAME_SAMPLES
         return [self._frame(number) for number in range(first, last + 1)]
 
+    def _level_of(self, window: int) -> float:
+        return max(frame.level for frame in self._window_frames(window))
+
     def _window_level(self) -> float:
-        return max(frame.level for frame in self._window_frames(self._window_count))
+        return self._level_of(self._window_count)
 
     def _gate(self) -> float:
         return max(self._settings.min_level, self._floor + 4.0)

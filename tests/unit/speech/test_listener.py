@@ -43,9 +43,7 @@ class Call:
             raise MediaError("the call is closed")
         taken, self.frames = self.frames[:max_frames], self.frames[max_frames:]
         pcm = np.array([[amplitude] * 320 for amplitude, _, _ in taken], np.int16).reshape(-1, 320)
-        return Frames(
-            pcm, np.array([at for _, at, _ in taken]), np.array([flag for *_, flag in taken], np.uint8)
-        )
+        return Frames(pcm, np.array([at for _, at, _ in taken]), np.array([flag for *_, flag in taken], np.uint8))
 
 
 class Engine:
@@ -82,9 +80,7 @@ class LoudnessVad:
     def new_state(self) -> object:
         return _State()
 
-    def probabilities(
-        self, windows: npt.NDArray[np.float32], states: Sequence[object]
-    ) -> npt.NDArray[np.float32]:
+    def probabilities(self, windows: npt.NDArray[np.float32], states: Sequence[object]) -> npt.NDArray[np.float32]:
         self.batches.append(len(states))
         if self.fail:
             raise RuntimeError("the network is broken")
@@ -177,9 +173,7 @@ def test_a_call_that_cannot_be_read_is_left_alone(bench: Bench, caplog: pytest.L
     assert "c1" in caplog.text
 
 
-def test_a_broken_network_is_told_once_and_the_rest_goes_on(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_broken_network_is_told_once_and_the_rest_goes_on(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     call = Call()
     bench.listener.attach("c1", call)
     bench.vad.fail = True

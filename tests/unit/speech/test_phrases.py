@@ -106,9 +106,7 @@ def test_nothing_is_lost_and_nothing_depends_on_how_it_came(text: str, size: int
     assert all(phrase == phrase.strip() and phrase for phrase in phrases)
 
 
-words = st.lists(
-    st.sampled_from(["and", "house", "Mr.", "green,", "is", "blue.", "what?", "3.5", "U.S."]), min_size=2
-)
+words = st.lists(st.sampled_from(["and", "house", "Mr.", "green,", "is", "blue.", "what?", "3.5", "U.S."]), min_size=2)
 
 
 @given(words, st.integers(1, 9))
