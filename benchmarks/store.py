@@ -83,9 +83,7 @@ def add_call(store: Store, random_: random.Random, at: float, say: Callable[[int
         heard, said = say(random_.randint(4, 12)), say(random_.randint(8, 25))
         parts = {name: random_.expovariate(1 / 0.12) for name in PARTS}
         store.add_words(WordsRow(call, 2 * turn + 1, "user", heard, at))
-        store.add_turn(
-            TurnRow(call, turn + 1, at, heard, said, random_.random() < 0.1, parts, sum(parts.values()))
-        )
+        store.add_turn(TurnRow(call, turn + 1, at, heard, said, random_.random() < 0.1, parts, sum(parts.values())))
         store.add_words(WordsRow(call, 2 * turn + 2, "assistant", said, at + 5))
     store.end_call(call, 200, "the caller hung up", MEDIA, ended=at + 8)
 
@@ -148,9 +146,7 @@ def measure(store: Store, rounds: int) -> dict[str, dict[str, float]]:
     figures = {}
     for name, values in samples.items():
         values.sort()
-        figures[name] = {f"p{percent}": nearest_rank(values, percent) for percent in (50, 95)} | {
-            "max": values[-1]
-        }
+        figures[name] = {f"p{percent}": nearest_rank(values, percent) for percent in (50, 95)} | {"max": values[-1]}
     return figures
 
 
@@ -163,13 +159,9 @@ def timed(what: Callable[[], object]) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; 1 when a question's p95 is over the limit."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=100_000)
-    parser.add_argument(
-        "--rounds", type=int, default=20, help="times that each question is asked by each thread"
-    )
+    parser.add_argument("--rounds", type=int, default=20, help="times that each question is asked by each thread")
     parser.add_argument("--data-dir", type=Path, help="keep the database here, and use it when it is there")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args(arguments)

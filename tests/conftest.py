@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import system_packages
 
@@ -23,6 +24,10 @@ from aiphone.config import default_models_dir
 ORDER = ("unit", "scenarios", "integration")
 THREAD_GRACE = 5.0
 """Seconds that a thread which is on its way out gets."""
+
+# A busy machine is slow now and then: that must not look like a mistake.
+hypothesis.settings.register_profile("aiphone", deadline=None)
+hypothesis.settings.load_profile("aiphone")
 
 Needs = Callable[[str, str], str]
 

@@ -148,9 +148,7 @@ class CallTables(ClientTables):
                 self._discard(call_id, recording)
                 return
             if media:
-                db.execute(
-                    "INSERT INTO call_media (call_id, media) VALUES (?, ?)", (call_id, json.dumps(media))
-                )
+                db.execute("INSERT INTO call_media (call_id, media) VALUES (?, ?)", (call_id, json.dumps(media)))
             self._index(call_id)
 
     def set_recording(self, call_id: int, recording: str) -> None:
@@ -188,9 +186,7 @@ class CallTables(ClientTables):
 
     def words(self, call_id: int) -> list[WordsRow]:
         """The conversation of a call, in its order; empty when there is none."""
-        sql = (
-            "SELECT call_id, number, role, text, at, interrupted FROM words WHERE call_id = ? ORDER BY number"
-        )
+        sql = "SELECT call_id, number, role, text, at, interrupted FROM words WHERE call_id = ? ORDER BY number"
         return [
             WordsRow(number_of_call, number, role, text, at, bool(interrupted))
             for number_of_call, number, role, text, at, interrupted in self._read(sql, (call_id,))
@@ -204,9 +200,7 @@ class CallTables(ClientTables):
         )
         return [
             TurnRow(number_of_call, number, at, heard, said, bool(interrupted), json.loads(parts), total)
-            for number_of_call, number, at, heard, said, interrupted, parts, total in self._read(
-                sql, (call_id,)
-            )
+            for number_of_call, number, at, heard, said, interrupted, parts, total in self._read(sql, (call_id,))
         ]
 
     def calls(self, where: CallFilter | None = None, limit: int = 50, before: int | None = None) -> CallPage:
@@ -227,9 +221,7 @@ class CallTables(ClientTables):
         page = tuple(_call(row) for row in rows[:limit])
         return CallPage(page, page[-1].id if len(rows) > limit else None)
 
-    def _question(
-        self, where: CallFilter, before: int | None
-    ) -> tuple[str, list[str], dict[str, Any]] | None:
+    def _question(self, where: CallFilter, before: int | None) -> tuple[str, list[str], dict[str, Any]] | None:
         """Tables, conditions and their values for a filter; None when nothing can match."""
         words = search.words_of(where.text)
         if where.text.strip() and not words:

@@ -58,9 +58,7 @@ class ClientTables(SettingTables):
         client = replace(client, started=False, version=1)
         with self._write() as db:
             if db.execute("SELECT 1 FROM sip_client WHERE client_id = ?", (client.client_id,)).fetchone():
-                raise DuplicateError(
-                    f"There is a SIP client '{client.client_id}' already: give another client_id."
-                )
+                raise DuplicateError(f"There is a SIP client '{client.client_id}' already: give another client_id.")
             _need_persona(db, client.persona)
             values = {**_values(client), "password": token}
             names = ", ".join(values)
@@ -83,9 +81,7 @@ class ClientTables(SettingTables):
             changes = ", ".join(f"{name} = :{name}" for name in (*_EDITED, "version"))
             db.execute(f"UPDATE sip_client SET {changes} WHERE client_id = :client_id", _values(changed))
             if token is not None:
-                db.execute(
-                    "UPDATE sip_client SET password = ? WHERE client_id = ?", (token, client.client_id)
-                )
+                db.execute("UPDATE sip_client SET password = ? WHERE client_id = ?", (token, client.client_id))
         return changed
 
     def delete_sip_client(self, client_id: str, if_version: int | None = None) -> None:
@@ -148,9 +144,7 @@ class ClientTables(SettingTables):
         Raises ``NotFoundError``, ``VersionError``, and ``StorageError`` for the default persona.
         """
         if name == DEFAULT_PERSONA:
-            raise StorageError(
-                f"The persona '{name}' cannot be deleted because it answers by default: edit it."
-            )
+            raise StorageError(f"The persona '{name}' cannot be deleted because it answers by default: edit it.")
         with self._write() as db:
             _persona_version(db, name, if_version)
             db.execute("DELETE FROM persona WHERE name = ?", (name,))
@@ -178,9 +172,7 @@ def _stored_client(db: sqlite3.Connection, client_id: str, if_version: int | Non
 
 def _persona(row: tuple[str, str, int]) -> PersonaRecord:
     document = json.loads(row[1])
-    return PersonaRecord(
-        name=row[0], version=row[2], **{name: document[name] for name in _PERSONA if name in document}
-    )
+    return PersonaRecord(name=row[0], version=row[2], **{name: document[name] for name in _PERSONA if name in document})
 
 
 def _json(record: PersonaRecord) -> str:
@@ -202,9 +194,7 @@ def _need_persona(db: sqlite3.Connection, name: str) -> None:
 
 
 def _no_client(client_id: str) -> NotFoundError:
-    return NotFoundError(
-        f"There is no SIP client '{client_id}': the list of SIP clients shows those that are."
-    )
+    return NotFoundError(f"There is no SIP client '{client_id}': the list of SIP clients shows those that are.")
 
 
 def _no_persona(name: str) -> NotFoundError:
@@ -212,6 +202,4 @@ def _no_persona(name: str) -> NotFoundError:
 
 
 def _changed(what: str) -> VersionError:
-    return VersionError(
-        f"{what} was changed by someone else meanwhile: look at it again, then make your change."
-    )
+    return VersionError(f"{what} was changed by someone else meanwhile: look at it again, then make your change.")

@@ -73,7 +73,10 @@ class Database:
     def _claim(self) -> int:
         """Keep other processes out until the descriptor is closed."""
         # A file of its own: closing any descriptor of the database itself would drop SQLite's locks on it.
-        descriptor = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            descriptor = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise StorageError(f"The lock file {self.path}.lock cannot be opened: {error.strerror}.") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -82,9 +85,7 @@ class Database:
                 f"The database {self.path} is used by a running server: stop that one or give another --data-dir."
             ) from None
         except OSError as error:  # a file system without locks
-            log.warning(
-                "The database %s cannot be locked (%s): start one server only.", self.path, error.strerror
-            )
+            log.warning("The database %s cannot be locked (%s): start one server only.", self.path, error.strerror)
         return descriptor
 
     def _connect(self, *, reader: bool = False) -> sqlite3.Connection:
@@ -243,13 +244,9 @@ def backup_database(path: Path, target: Path) -> None:
             os.fsync(file.fileno())
         temporary.rename(target)
     except sqlite3.Error as error:
-        raise StorageError(
-            f"Could not back up {path} to {target} ({error}): check the disk and its space."
-        ) from None
+        raise StorageError(f"Could not back up {path} to {target} ({error}): check the disk and its space.") from None
     except OSError as error:
-        raise StorageError(
-            f"Could not write the backup {target} ({error.strerror}): give another place."
-        ) from None
+        raise StorageError(f"Could not write the backup {target} ({error.strerror}): give another place.") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -102,15 +102,11 @@ class Forgetting(Dashboard):
             numbers = [number for number in piece if number not in staying]
             with self._write() as db:
                 for number in numbers:
-                    spoken = (
-                        db.execute("SELECT 1 FROM words WHERE call_id = ?", (number,)).fetchone() is not None
-                    )
+                    spoken = db.execute("SELECT 1 FROM words WHERE call_id = ?", (number,)).fetchone() is not None
                     self._unindex(number)
                     db.execute("DELETE FROM call WHERE id = ?", (number,))
                     removed = replace(removed, transcripts=removed.transcripts + spoken)
-            removed = Removed(
-                removed.calls + len(numbers), removed.transcripts, removed.recordings + len(recordings)
-            )
+            removed = Removed(removed.calls + len(numbers), removed.transcripts, removed.recordings + len(recordings))
         return removed, kept
 
     def _remove_recordings(self, calls: list[int]) -> tuple[list[int], dict[int, Path]]:
@@ -125,16 +121,12 @@ class Forgetting(Dashboard):
                 try:
                     file.unlink(missing_ok=True)
                 except OSError as error:
-                    log.error(
-                        "The recording %s cannot be deleted (%s): make it deletable.", file, error.strerror
-                    )
+                    log.error("The recording %s cannot be deleted (%s): make it deletable.", file, error.strerror)
                     staying[number] = file
                 else:
                     removed.append(number)
             with self._write() as db:
-                db.executemany(
-                    "UPDATE call SET recording = '' WHERE id = ?", [(number,) for number in removed]
-                )
+                db.executemany("UPDATE call SET recording = '' WHERE id = ?", [(number,) for number in removed])
         return removed, staying
 
     def _remove_transcripts(self, calls: list[int]) -> None:
@@ -143,9 +135,7 @@ class Forgetting(Dashboard):
                 for number in piece:
                     self._unindex(number)
                     db.execute("DELETE FROM words WHERE call_id = ?", (number,))
-                    db.execute(
-                        "UPDATE turn SET caller_text = '', assistant_text = '' WHERE call_id = ?", (number,)
-                    )
+                    db.execute("UPDATE turn SET caller_text = '', assistant_text = '' WHERE call_id = ?", (number,))
                     self._index(number)
 
     # ------------------------------------------------------------------ the files

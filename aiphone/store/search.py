@@ -49,9 +49,7 @@ def prepare(db: sqlite3.Connection, *, fts5: bool) -> None:
 
 def put(db: sqlite3.Connection, call_id: int) -> None:
     """Put a call into the index. It must not be there."""
-    db.execute(
-        "INSERT INTO search (rowid, who, words) SELECT id, who, words FROM call_text WHERE id = ?", (call_id,)
-    )
+    db.execute("INSERT INTO search (rowid, who, words) SELECT id, who, words FROM call_text WHERE id = ?", (call_id,))
 
 
 def take(db: sqlite3.Connection, call_id: int) -> None:

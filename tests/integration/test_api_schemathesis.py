@@ -100,6 +100,6 @@ def fill(api: Any) -> None:
 
 
 @schema.parametrize()
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 def test_api(case: schemathesis.Case, server: str) -> None:
     case.call_and_validate(base_url=server)

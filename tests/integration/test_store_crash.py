@@ -150,9 +150,7 @@ class Life:
         assert self.calls[number]["words"] <= {line.number for line in store.words(number)}
         turns = {turn.number for turn in store.turns(number)}
         assert self.calls[number]["turns"] <= turns
-        assert {turn + 10 for turn in turns if turn < 10} == {turn for turn in turns if turn > 10}, (
-            "half a batch"
-        )
+        assert {turn + 10 for turn in turns if turn < 10} == {turn for turn in turns if turn > 10}, "half a batch"
 
 
 def search_path() -> str:
@@ -183,7 +181,5 @@ def test_nothing_confirmed_is_lost(tmp_path: Path) -> None:
 def test_the_writer_imports_little() -> None:
     """The start of the process is what the test above waits for."""
     code = "import sys; import aiphone.store.store; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not re.search(r"\b(numpy|tornado|llama_cpp|onnxruntime)\b", loaded)

@@ -251,9 +251,7 @@ def test_the_queue_is_bounded(start, store, caplog):
     assert caplog.text.count("parts of the history are lost") == 1
     store.free.set()
     assert history.flush(5.0)
-    assert [line.text for line in store.words(history.number_of("c1"))] == [
-        f"line {number}" for number in range(10)
-    ]
+    assert [line.text for line in store.words(history.number_of("c1"))] == [f"line {number}" for number in range(10)]
 
 
 def test_closing_writes_what_waits(history, store):

@@ -48,9 +48,7 @@ def found(store, **conditions):
 
 
 def turn(call, number, at, total, *, interrupted=False):
-    return TurnRow(
-        call, number, at, "heard", "said", interrupted, {"patience": total / 2, "playout": total / 2}, total
-    )
+    return TurnRow(call, number, at, "heard", "said", interrupted, {"patience": total / 2, "playout": total / 2}, total)
 
 
 # ---------------------------------------------------------------------------------------------- a call
@@ -61,9 +59,7 @@ def test_a_call_from_beginning_to_end(store):
         line_id="pbx", caller="sip:ann@192.0.2.9", caller_name="Ann", called="sip:ai@192.0.2.1", direction="out",
         started=100.0,
     )  # fmt: skip
-    assert store.call(call) == CallRow(
-        call, "pbx", "sip:ann@192.0.2.9", "Ann", "sip:ai@192.0.2.1", "out", 100.0
-    )
+    assert store.call(call) == CallRow(call, "pbx", "sip:ann@192.0.2.9", "Ann", "sip:ai@192.0.2.1", "out", 100.0)
     store.call_answered(call, 101.0)
     lines = [
         WordsRow(call, 1, "assistant", "Hello.", 102.0),

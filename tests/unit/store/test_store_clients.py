@@ -178,9 +178,7 @@ def test_without_its_key_a_password_is_not_to_be_had(store, paths, damage, sente
     assert store.sip_clients() == [CLIENT], "the rest goes on"
 
 
-@pytest.mark.parametrize(
-    "lost", [lambda path: path.unlink(), lambda path: path.write_bytes(Fernet.generate_key())]
-)
+@pytest.mark.parametrize("lost", [lambda path: path.unlink(), lambda path: path.write_bytes(Fernet.generate_key())])
 def test_entering_the_password_again_cures_a_lost_key(store, paths, lost):
     store.add_sip_client(CLIENT, PASSWORD)
     lost(paths[1])
@@ -227,9 +225,7 @@ def test_a_change_of_the_default_persona_survives_a_restart(store, paths):
     again.add_persona(PersonaRecord("night"))
     again.add_sip_client(dataclasses.replace(CLIENT, persona="night"), PASSWORD)
     again.delete_persona("night")
-    assert again.sip_client("pbx").persona == "", (
-        "references are enforced in a database that needed no migration, too"
-    )
+    assert again.sip_client("pbx").persona == "", "references are enforced in a database that needed no migration, too"
     again.close()
 
 

@@ -57,9 +57,7 @@ def test_a_forgotten_caller_is_in_no_file_any_more(store, tmp_path):
     others = []
     for number in range(150):
         others.append(add(store, f"ordinary{number} words " * 5, caller="sip:bob@192.0.2.7"))
-        add(
-            store, f"Marzipanschwein{number} at Xylophonweg " * 5, caller=f"sip:zoe@192.0.2.8:{5060 + number}"
-        )
+        add(store, f"Marzipanschwein{number} at Xylophonweg " * 5, caller=f"sip:zoe@192.0.2.8:{5060 + number}")
     store.audit("admin", "look", "sip:zoe@192.0.2.8:5061", "heard sip:zoe@192.0.2.8")
     assert files_with(tmp_path, "xylophonweg")
     removed = store.forget_caller("sip:zoe@192.0.2.8")

@@ -59,9 +59,7 @@ def test_a_database_of_each_version_is_read_and_written(tmp_path, version):
         WordsRow(3, 2, "assistant", "Yes, we do.", 1012.0, interrupted=True),
     ]
     parts = {"patience": 0.7, "playout": 0.1}
-    assert store.turns(3) == [
-        TurnRow(3, 1, 1010.0, "Do you sell marmalade?", "Yes, we do.", True, parts, 0.8)
-    ]
+    assert store.turns(3) == [TurnRow(3, 1, 1010.0, "Do you sell marmalade?", "Yes, we do.", True, parts, 0.8)]
     assert [call.id for call in store.calls(CallFilter(text="marmalade")).calls] == [3]
     assert [call.id for call in store.calls(CallFilter(text="hello")).calls] == [7]
     assert store.retention() == Retention(calls=30, recordings=7)
