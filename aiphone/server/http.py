@@ -133,6 +133,7 @@ class HttpServer:
         except OSError as error:
             raise NetworkError(_explain(error, host, port)) from None
         self._socket.setblocking(False)
+        self._api: Api | None = application.settings["api"]
         self._server = tornado.httpserver.HTTPServer(
             application,
             ssl_options=tls,
@@ -149,8 +150,10 @@ class HttpServer:
         self._server.add_socket(self._socket)
 
     async def stop(self) -> None:
-        """Stop accepting and close what is open."""
+        """Stop accepting and close what is open, watchers of events included."""
         self._server.stop()
+        if self._api is not None:
+            self._api.hub.close()
         await self._server.close_all_connections()
 
 

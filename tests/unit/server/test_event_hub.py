@@ -16,6 +16,7 @@ from aiphone.conversation.record import CallRecord
 from aiphone.events import LineChanged, LineState
 from aiphone.server.event_hub import QUEUE_BYTES, TOO_SLOW, EventHub
 from aiphone.server.feed import EventFeed
+from aiphone.server.http import HttpServer
 from aiphone.server.metrics import Metrics
 
 
@@ -211,6 +212,18 @@ class TestSocket(ApiCase):
         again = await websocket_connect(self.url(f"?after={first['id']}"))
         assert json.loads(str(await again.read_message()))["text"] == "missed"
         again.close()
+
+    @gen_test
+    async def test_watchers_are_told_when_the_server_stops(self) -> None:
+        server = HttpServer(self._app, "127.0.0.1", 0)
+        server.start()
+        socket = await websocket_connect(f"ws://127.0.0.1:{server.port}/api/events")
+        await socket.read_message()
+        await server.stop()
+        assert await socket.read_message() is None
+        assert socket.close_code == 1001
+        socket.close()
+        assert self.api.hub.watchers == 0
 
     @gen_test
     async def test_levels_of_live_calls(self) -> None:
