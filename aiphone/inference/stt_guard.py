@@ -36,7 +36,7 @@ POSITIONS_PER_SECOND = 50
 class GuardPolicy:
     """The numbers of the guard. Found with ``python -m benchmarks.stt``."""
 
-    margins: tuple[int, ...] = (96, 256)
+    margins: tuple[int, ...] = (64, 320)
     """Encoder positions beyond the audio, one for each step; after the last comes the full context."""
     shortest: float = 1.1
     """Seconds that shorter audio is padded to; below one second whisper.cpp returns nothing."""

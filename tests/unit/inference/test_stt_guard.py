@@ -22,7 +22,7 @@ from aiphone.inference.stt_guard import (
     windows,
 )
 
-POLICY = GuardPolicy()
+POLICY = GuardPolicy(margins=(96, 256))
 RATE = 16_000
 
 
