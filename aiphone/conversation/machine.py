@@ -14,7 +14,9 @@ The caller who speaks over the assistant turns it down at once (*ducking*) and s
 Rules
 -----
 - ``handle`` is the only way in. A pair of state and event that the table does not have changes nothing.
-- History changes only in ``_commit`` (the caller's words) and ``_remember`` (the assistant's).
+- History changes only in ``_commit`` (the caller's words) and ``_remember`` (the model's). Words that no model wrote (the
+  greeting, "are you still there?") are not in it: many chat templates refuse an assistant who speaks first, and small
+  models repeat them.
 - At most one reply exists; its audio is the only audio that is queued.
 - Not thread-safe: one owner (the main thread). No clock: ``now`` and the playout position are arguments.
 """
@@ -109,7 +111,7 @@ class Conversation:
     def _say(self, text: str, state: State = State.THINKING) -> None:
         """Speak words that no model wrote."""
         self._new_generation()
-        reply = self._reply = Reply(self.generation, held=False)
+        reply = self._reply = Reply(self.generation, held=False, canned=True)
         reply.add_text(text)
         reply.finish_text()
         self._go(state)
@@ -296,7 +298,7 @@ class Conversation:
         self._out.append(cmd.TurnMeasured(times))
 
     def _finished(self, reply: Reply) -> None:
-        self._remember(reply.text(), interrupted=False)
+        self._remember(reply, reply.text(), interrupted=False)
         match self.state:
             case State.INTERRUPTING:
                 self._out.append(cmd.SetGain(0.0))
@@ -308,11 +310,13 @@ class Conversation:
             case _:
                 self._listen()
 
-    def _remember(self, text: str, *, interrupted: bool) -> None:
+    def _remember(self, reply: Reply, text: str, *, interrupted: bool) -> None:
+        """What was heard of a reply enters the record, and what the model wrote of it the history."""
         self._reply = None
         answered, self._committed_text = bool(self._committed_text), ""
         if text:
-            self.history.append(Message("assistant", text))
+            if not reply.canned:
+                self.history.append(Message("assistant", text))
             self._out.append(cmd.Said("assistant", text, self._now, interrupted))
         if answered:
             self._out.append(cmd.InteractionDone(tuple(self.history)))
@@ -332,7 +336,7 @@ class Conversation:
         reply = self._current()
         self._out += [cmd.StopPlayout(), cmd.SetGain(0.0)]
         self._queue_end = 0
-        self._remember(reply.heard(self._played), interrupted=True)
+        self._remember(reply, reply.heard(self._played), interrupted=True)
         self._new_generation()
         self._idle_prompts = 0
         self._go(State.HEARING)
@@ -379,7 +383,7 @@ class Conversation:
         apology = self.persona.fill(self.persona.apology)
         if self._reply is not None and self._reply.text() == apology:
             # The apology itself could not be spoken: silence is all that is left.
-            self._remember("", interrupted=False)
+            self._remember(self._reply, "", interrupted=False)
             self._listen()
         else:
             self._say(apology)
@@ -391,7 +395,7 @@ class Conversation:
     def _end(self, _: object) -> None:
         reply = self._reply
         if reply is not None and reply.audible:
-            self._remember(reply.heard(self._played), interrupted=True)
+            self._remember(reply, reply.heard(self._played), interrupted=True)
         self._out.append(cmd.CancelWork(self.generation))
         self._go(State.ENDED)
 
@@ -457,8 +461,7 @@ def _words(text: str) -> list[str]:
 def _for_model(history: list[Message]) -> list[Message]:
     """The history in the form that chat templates accept: beginning with the user, roles alternating.
 
-    The greeting is left out, because many templates refuse an assistant who speaks first and small models are led
-    astray by it; neighbouring messages of one role become one.
+    Neighbouring messages of one role become one (an answer of which nothing was heard leaves two of the caller's).
     """
     merged: list[Message] = []
     for message in history:

@@ -33,6 +33,8 @@ class Reply:
 
     generation: int
     held: bool
+    canned: bool = False
+    """Words that no model wrote: a greeting, a question whether anyone is there. The model is not shown them."""
     phrases: list[Phrase] = field(default_factory=list)
     text_complete: bool = False
     waiting: list[tuple[int, Pcm]] = field(default_factory=list)
