@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +25,7 @@ from aiphone.config import LineSettings, Settings
 from aiphone.conversation.call import Stages
 from aiphone.conversation.facts import Fact, Watcher, WordsSaid
 from aiphone.conversation.switchboard import Switchboard
-from aiphone.errors import ConfigError
+from aiphone.errors import ConfigError, NetworkError
 from aiphone.inference.llm import LanguageModel
 from aiphone.inference.piper_voice import PiperVoice
 from aiphone.inference.speech_command import SpeechCommand, find_program
@@ -308,6 +310,28 @@ def sip_host(settings: Settings) -> str:
         return settings.sip_host
     away = [line for line in settings.lines if line.enabled and not _is_loopback(line.server_ip)]
     return "0.0.0.0" if away else "127.0.0.1"
+
+
+def check_sip_port(settings: Settings) -> None:
+    """Whether the SIP port is to be had, before the models are loaded. Raises ``NetworkError``."""
+    host = sip_host(settings)
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as probe:
+            if kind is socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, settings.sip_port))
+            except OSError as error:
+                name = "TCP" if kind is socket.SOCK_STREAM else "UDP"
+                raise NetworkError(_why_not(error, host, settings.sip_port, name)) from None
+
+
+def _why_not(error: OSError, host: str, port: int, kind: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"SIP port {port} ({kind}) is in use by another program; stop it, or choose another with --sip-port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is not an address of this machine; check --sip-host"
+    return f"SIP port {port} ({kind}) on {host} cannot be opened ({error.strerror or error}); check --sip-host and --sip-port"
 
 
 def _is_loopback(host: str) -> bool:

@@ -14,7 +14,7 @@ from aiphone.cli.assembly import Phone
 from aiphone.cli.control import CHOSEN, PhoneControl
 from aiphone.cli.history import History
 from aiphone.config import Settings
-from aiphone.conversation.facts import CallAnswered, Fact
+from aiphone.conversation.facts import CallAnswered, CallOver, Fact
 from aiphone.conversation.record import direction_of
 from aiphone.errors import AiphoneError, MediaError, StorageError
 from aiphone.server.api import Api
@@ -66,6 +66,7 @@ class Office:
         self.store = store
         self._phone = phone
         self._recordings = Path(settings.data_dir) / RECORDINGS
+        self._recorded: dict[str, str] = {}
         auth = Auth(store, phone.clock)
         require_password(settings.host, has_password=auth.password_required)
         guard = Guard(settings.host)
@@ -110,6 +111,13 @@ class Office:
             log.error("a line could not be started: %s", error)
 
     def _record(self, fact: Fact) -> None:
+        if isinstance(fact, CallOver):
+            # Once more: the end of a call in the store is written without it. It also removes the recording of a
+            # caller who was forgotten during the call.
+            name = self._recorded.pop(fact.record.call_id, None)
+            if name is not None:
+                self.history.recorded(fact.record.call_id, name)
+            return
         if not isinstance(fact, CallAnswered) or not self.control.record_calls:
             return
         call_id = fact.record.call_id
@@ -124,7 +132,8 @@ class Office:
         except (StorageError, MediaError, OSError) as error:
             log.error("%s is not recorded: %s", call_id, error)
             return
-        self.history.recorded(call_id, f"{RECORDINGS}/{path.name}")
+        self._recorded[call_id] = f"{RECORDINGS}/{path.name}"
+        self.history.recorded(call_id, self._recorded[call_id])
 
     async def stop(self) -> None:
         """Close the page, write what waits, close the store."""

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from aiphone.cli.assembly import Phone
+from aiphone.cli.assembly import Phone, check_sip_port
 from aiphone.cli.office import Office, open_store, with_chosen_models
 from aiphone.cli.status import StatusReport, sip_uri
 from aiphone.clock import SystemClock
@@ -44,6 +44,7 @@ async def _serve(settings: Settings) -> int:
     _handle_signals(loop, stopping)
     clock = SystemClock()
     started = clock.now()
+    check_sip_port(settings)
     store = open_store(settings)
     settings = with_chosen_models(settings, store)
     phone = Phone(settings, loop, clock)
