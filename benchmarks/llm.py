@@ -170,9 +170,7 @@ def locked(llama: Any, prompts: Sequence[Sequence[int]], max_tokens: int) -> tup
 def rendered(backend: LlamaCpp, who: Persona) -> list[list[int]]:
     """The eight prompts as tokens."""
     template = backend.chat_template or ""
-    texts = [
-        backend.apply_template(template, story(who, topic), add_assistant=True) or "" for topic in TOPICS
-    ]
+    texts = [backend.apply_template(template, story(who, topic), add_assistant=True) or "" for topic in TOPICS]
     return [backend.tokenize(text) for text in texts]
 
 
@@ -180,9 +178,7 @@ def high_level(path: Path, threads: int) -> Any:
     """llama-cpp-python's own class, with the batch size and context that ours has."""
     from llama_cpp import Llama
 
-    return Llama(
-        str(path), n_ctx=4096, n_batch=256, n_threads=threads, n_threads_batch=threads, verbose=False
-    )
+    return Llama(str(path), n_ctx=4096, n_batch=256, n_threads=threads, n_threads_batch=threads, verbose=False)
 
 
 def throughput(path: Path, threads: int, size: int) -> Figures:
@@ -191,9 +187,7 @@ def throughput(path: Path, threads: int, size: int) -> Figures:
     bench = Bench(path, threads, 8192)
     backend = LlamaCpp(
         path,
-        BackendOptions(
-            threads=threads, n_seq_max=CALLS + 4, n_ctx_per_call=4096, max_calls=CALLS, n_ctx_total=8192
-        ),
+        BackendOptions(threads=threads, n_seq_max=CALLS + 4, n_ctx_per_call=4096, max_calls=CALLS, n_ctx_total=8192),
     )
     llama = high_level(path, threads)
     prompts = rendered(backend, who)
@@ -286,9 +280,7 @@ def returning(path: Path, threads: int, size: int) -> Figures:
     bench.model.snapshot("c")
     snapshot = bench.events.get(timeout=60)
     assert isinstance(snapshot, SessionSnapshot)
-    saved = SavedConversation(
-        (), snapshot.tokens, snapshot.kv, snapshot.fingerprint, snapshot.template_digest
-    )
+    saved = SavedConversation((), snapshot.tokens, snapshot.kv, snapshot.fingerprint, snapshot.template_digest)
     bench.model.close_call("c")
     seconds: dict[str, list[float]] = {"state": [], "text": []}
     for name, restore in (("state", saved), ("text", None), ("state", saved)):

@@ -113,9 +113,7 @@ class _Line:
     def read(self, max_frames: int) -> _Frames:
         numbers = np.arange(self._read, min(self._engine.ticks, self._read + max_frames))
         self._read += len(numbers)
-        return _Frames(
-            self._frames[numbers % len(self._frames)], numbers * 0.02, np.zeros(len(numbers), np.uint8)
-        )
+        return _Frames(self._frames[numbers % len(self._frames)], numbers * 0.02, np.zeros(len(numbers), np.uint8))
 
 
 class _Ticks:
@@ -170,9 +168,7 @@ def listening(voice: Path, vad_model: Path, seconds: float) -> dict[str, float]:
 
 def main() -> int:
     """The console entry; 0 when the targets are met."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voice", type=Path, default=MODELS / "en_US-joe-medium.onnx")
     parser.add_argument("--vad", type=Path, default=MODELS / "silero_vad.onnx")
     parser.add_argument("--threads", type=int, default=2)
@@ -183,9 +179,7 @@ def main() -> int:
 
     rows = compare(options.voice, options.threads, options.rounds)
     print(f"speech, {options.threads} threads, medians of {options.rounds}")
-    print(
-        f"{'':16}{'audio':>8}{'Piper':>10}{'first':>10}{'total':>10}{'first/P':>9}{'total/P':>9}{'differ':>10}"
-    )
+    print(f"{'':16}{'audio':>8}{'Piper':>10}{'first':>10}{'total':>10}{'first/P':>9}{'total/P':>9}{'differ':>10}")
     for row in rows:
         print(
             f"{row.name:16}{row.audio:7.2f}s{row.piper * 1e3:8.0f}ms{row.first * 1e3:8.0f}ms{row.total * 1e3:8.0f}ms"

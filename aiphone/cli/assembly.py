@@ -331,7 +331,8 @@ def _why_not(error: OSError, host: str, port: int, kind: str) -> str:
         return f"SIP port {port} ({kind}) is in use by another program; stop it, or choose another with --sip-port"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine; check --sip-host"
-    return f"SIP port {port} ({kind}) on {host} cannot be opened ({error.strerror or error}); check --sip-host and --sip-port"
+    reason = error.strerror or str(error)
+    return f"SIP port {port} ({kind}) on {host} cannot be opened ({reason}); check --sip-host and --sip-port"
 
 
 def _is_loopback(host: str) -> bool:

@@ -14,9 +14,9 @@ The caller who speaks over the assistant turns it down at once (*ducking*) and s
 Rules
 -----
 - ``handle`` is the only way in. A pair of state and event that the table does not have changes nothing.
-- History changes only in ``_commit`` (the caller's words) and ``_remember`` (the model's). Words that no model wrote (the
-  greeting, "are you still there?") are not in it: many chat templates refuse an assistant who speaks first, and small
-  models repeat them.
+- History changes only in ``_commit`` (the caller's words) and ``_remember`` (the model's). Words that no model wrote
+  (the greeting, "are you still there?") are not in it: many chat templates refuse an assistant who speaks first, and
+  small models repeat them.
 - At most one reply exists; its audio is the only audio that is queued.
 - Not thread-safe: one owner (the main thread). No clock: ``now`` and the playout position are arguments.
 """

@@ -20,9 +20,7 @@ _WAVE_PCM, _WAVE_FLOAT, _WAVE_EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 
 def is_audio_file(data: bytes) -> bool:
     """True when the bytes begin like a WAV or AIFF file."""
-    return (data[:4] == b"RIFF" and data[8:12] == b"WAVE") or (
-        data[:4] == b"FORM" and data[8:12] in (b"AIFF", b"AIFC")
-    )
+    return (data[:4] == b"RIFF" and data[8:12] == b"WAVE") or (data[:4] == b"FORM" and data[8:12] in (b"AIFF", b"AIFC"))
 
 
 def read_audio_file(data: bytes) -> tuple[Pcm, int]:

@@ -40,13 +40,9 @@ def read_header(path: Path) -> GgufHeader:
             "or fetch one with 'whisper-talk-llama models pull'."
         ) from None
     except IsADirectoryError:
-        raise ModelError(
-            f"The language model {path} is a directory: give the GGUF file in it with -ml."
-        ) from None
+        raise ModelError(f"The language model {path} is a directory: give the GGUF file in it with -ml.") from None
     except PermissionError:
-        raise ModelError(
-            f"The language model {path} may not be read: give this user read permission."
-        ) from None
+        raise ModelError(f"The language model {path} may not be read: give this user read permission.") from None
     except OSError as error:
         raise ModelError(f"The language model {path} cannot be read: {error.strerror}.") from None
     if len(head) < 24 and head[:4] == b"GGUF":
@@ -57,9 +53,7 @@ def read_header(path: Path) -> GgufHeader:
             "give a GGUF file with -ml (a Whisper model goes with -mw)."
         )
     if head[:4] != b"GGUF":
-        raise ModelError(
-            f"The language model {path} is not a GGUF file: give a model in llama.cpp's format with -ml."
-        )
+        raise ModelError(f"The language model {path} is not a GGUF file: give a model in llama.cpp's format with -ml.")
     version, tensors, entries = struct.unpack_from("<IQQ", head, 4)
     if version not in (2, 3):
         raise ModelError(
@@ -67,9 +61,7 @@ def read_header(path: Path) -> GgufHeader:
             "convert it again with a current llama.cpp."
         )
     if tensors == 0:
-        raise ModelError(
-            f"The language model {path} holds no weights (a vocabulary only?): give the whole model."
-        )
+        raise ModelError(f"The language model {path} holds no weights (a vocabulary only?): give the whole model.")
     architecture = _architecture(head, entries)
     if architecture.startswith(_SPEECH_OR_IMAGE):
         raise ModelError(

@@ -115,9 +115,7 @@ class LlamaCpp:
         self.description = _text(lib.llama_model_desc, self._model, 256)
         template = lib.llama_model_chat_template(self._model, None)
         self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
-        self.can_cut = not (
-            lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model)
-        )
+        self.can_cut = not (lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model))
         self.kv_bytes_per_token = self._kv_bytes_per_token(options.kv_type)
         self.bos_text = self.piece(lib.llama_vocab_bos(self._vocab), special=True).decode("utf-8", "replace")
         self.adds_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
@@ -146,9 +144,7 @@ class LlamaCpp:
                 "download it again, or give another one with -ml."
             )
         if lib.llama_model_has_encoder(self._model) or not lib.llama_model_has_decoder(self._model):
-            raise ModelError(
-                f"The model {path} cannot hold a conversation (it is no decoder): give another with -ml."
-            )
+            raise ModelError(f"The model {path} cannot hold a conversation (it is no decoder): give another with -ml.")
 
     def _make_context(self, options: BackendOptions) -> None:
         params = lib.llama_context_default_params()
@@ -220,9 +216,7 @@ class LlamaCpp:
         out = (ctypes.c_int32 * room)()
         n = lib.llama_tokenize(self._vocab, data, len(data), out, room, add_special, True)
         if n < 0:
-            raise InferenceError(
-                f"llama.cpp could not tokenise a prompt of {len(data)} bytes: report this as a bug."
-            )
+            raise InferenceError(f"llama.cpp could not tokenise a prompt of {len(data)} bytes: report this as a bug.")
         return list(out[:n])
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
@@ -238,15 +232,10 @@ class LlamaCpp:
     def control_texts(self) -> list[str]:
         """Texts of all control tokens. What a caller says must never be able to spell one."""
         control = (token for token in range(self.n_vocab) if lib.llama_vocab_is_control(self._vocab, token))
-        texts = [
-            (lib.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
-            for token in control
-        ]
+        texts = [(lib.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace") for token in control]
         return [text for text in texts if len(text) > 1]
 
-    def apply_template(
-        self, template: str, messages: Sequence[Message], *, add_assistant: bool
-    ) -> str | None:
+    def apply_template(self, template: str, messages: Sequence[Message], *, add_assistant: bool) -> str | None:
         """Render with llama.cpp's own templates; None when it does not know this one."""
         array = (lib.llama_chat_message * max(len(messages), 1))()
         for slot, message in zip(array, messages, strict=False):
@@ -254,9 +243,7 @@ class LlamaCpp:
         room = 256 + 2 * sum(len(message.content.encode("utf-8", "replace")) + 64 for message in messages)
         for _ in range(2):
             buffer = ctypes.create_string_buffer(room)
-            n = lib.llama_chat_apply_template(
-                template.encode(), array, len(messages), add_assistant, buffer, room
-            )
+            n = lib.llama_chat_apply_template(template.encode(), array, len(messages), add_assistant, buffer, room)
             if n < 0:
                 return None
             if n <= room:

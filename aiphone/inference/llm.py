@@ -244,9 +244,7 @@ class LanguageModel:
             return
         except Exception as error:
             log.exception("The language model could not be loaded.")
-            self._failure = InferenceError(
-                f"llama.cpp failed while loading {self._path} ({error}): see the log."
-            )
+            self._failure = InferenceError(f"llama.cpp failed while loading {self._path} ({error}): see the log.")
             self._started.set()
             return
         try:

@@ -84,9 +84,7 @@ class _Part:
 class Scheduler:
     """See the module's docstring."""
 
-    def __init__(
-        self, backend: Backend, *, post: Callable[[Event], object], clock: Clock, limits: Limits
-    ) -> None:
+    def __init__(self, backend: Backend, *, post: Callable[[Event], object], clock: Clock, limits: Limits) -> None:
         self._backend = backend
         self._post = post
         self._clock = clock
@@ -96,9 +94,7 @@ class Scheduler:
             log.warning("A conversation is limited to %d tokens by this model or its context.", self._share)
         self._format: ChatFormat = choose_format(
             backend.chat_template,
-            lambda messages, add: backend.apply_template(
-                backend.chat_template or "", messages, add_assistant=add
-            ),
+            lambda messages, add: backend.apply_template(backend.chat_template or "", messages, add_assistant=add),
             backend.control_texts(),
         )
         self._room = Room(backend, self._share, limits.max_templates)
@@ -109,9 +105,7 @@ class Scheduler:
 
     # ------------------------------------------------------------------ requests
 
-    def open(
-        self, call_id: str, persona: Persona, session_key: str | None, restore: SavedState | None
-    ) -> None:
+    def open(self, call_id: str, persona: Persona, session_key: str | None, restore: SavedState | None) -> None:
         """Get to know a call, and prepare its persona's template."""
         if call_id in self._room.calls:
             self.close_call(call_id)
@@ -133,8 +127,7 @@ class Scheduler:
         """What all prompts of this persona begin with: the common part of two of them."""
         system = persona.system_message()
         one, other = (
-            self._backend.tokenize(self._format.render([system, Message("user", text)], persona))
-            for text in ("A", "9")
+            self._backend.tokenize(self._format.render([system, Message("user", text)], persona)) for text in ("A", "9")
         )
         return one[: common_prefix(one, other)]
 
@@ -203,9 +196,7 @@ class Scheduler:
             call.dropped = 0
 
         def tokens() -> list[int]:
-            return self._backend.tokenize(
-                self._format.render([*system, *turns[call.dropped :]], call.persona)
-            )
+            return self._backend.tokenize(self._format.render([*system, *turns[call.dropped :]], call.persona))
 
         prompt = tokens()
         if len(prompt) <= room:
@@ -288,20 +279,13 @@ class Scheduler:
         now = self._clock.now()
         for call in self._waiting():
             job = call.job
-            if (
-                job is None
-                or job.speculative
-                or job.produced
-                or now - job.waiting_since <= self._limits.max_wait
-            ):
+            if job is None or job.speculative or job.produced or now - job.waiting_since <= self._limits.max_wait:
                 continue
             self._fail_job(call, f"no room in the language model for {now - job.waiting_since:.0f} s")
 
     def _waiting(self) -> list[Call]:
         """Calls whose request has no room yet, the most urgent first."""
-        waiting = [
-            call for call in self._room.calls.values() if call.job is not None and not call.job.admitted
-        ]
+        waiting = [call for call in self._room.calls.values() if call.job is not None and not call.job.admitted]
         return sorted(waiting, key=self._urgency)
 
     def _urgency(self, call: Call) -> tuple[bool, float]:
@@ -349,9 +333,7 @@ class Scheduler:
         for reader, template in self._readers(working):
             if left <= 0:
                 break
-            missing = (
-                template.missing if template is not None else reader.missing if reader is not None else 0
-            )
+            missing = template.missing if template is not None else reader.missing if reader is not None else 0
             take = min(left, missing)
             self._add(parts, entries, reader, template, take)
             left -= take
@@ -359,9 +341,7 @@ class Scheduler:
 
     def _readers(self, working: Sequence[Call]) -> list[tuple[Call | None, Template | None]]:
         """Who still has to read, in order: templates that a request waits for, requests, guesses, other templates."""
-        unread = [
-            template for template in self._room.templates if template.seq is not None and template.missing > 0
-        ]
+        unread = [template for template in self._room.templates if template.seq is not None and template.missing > 0]
         wanted = {id(call.template) for call in self._waiting() if call.template is not None}
         order: list[tuple[Call | None, Template | None]] = [(None, t) for t in unread if id(t) in wanted]
         order += [(call, None) for call in working if call.missing > 1]

@@ -162,9 +162,7 @@ def _write(
         parts += _field(_GRAPH_OUTPUT, value)
     model: list[bytes | memoryview] = []
     for number, wire_type, payload in graph.header:
-        model += (
-            _field(number, payload) if wire_type == _BYTES else [_varint(number << 3 | wire_type), payload]
-        )
+        model += _field(number, payload) if wire_type == _BYTES else [_varint(number << 3 | wire_type), payload]
     size = sum(len(part) for part in parts)
     return b"".join([*model, _varint(_MODEL_GRAPH << 3 | _BYTES), _varint(size), *parts])
 

@@ -147,9 +147,7 @@ class PiperVoice:
                     yield piece, last and number == len(sentences)
             except Exception as error:
                 # onnxruntime's errors have no common base but Exception.
-                raise SpeechError(
-                    f"the voice {self.name} failed at {text[:40]!r}; use another voice"
-                ) from error
+                raise SpeechError(f"the voice {self.name} failed at {text[:40]!r}; use another voice") from error
 
     @property
     def rate(self) -> int:
@@ -279,12 +277,8 @@ def _read_config(path: Path) -> PiperConfig:
     config_path = path.with_name(path.name + ".json")
     for needed in (path, config_path):
         if not needed.is_file():
-            raise ModelError(
-                f"there is no {needed}; a Piper voice is an .onnx file and its .onnx.json beside it"
-            )
+            raise ModelError(f"there is no {needed}; a Piper voice is an .onnx file and its .onnx.json beside it")
     try:
         return PiperConfig.from_dict(json.loads(config_path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{config_path} is no Piper voice description ({error!r}); fetch it again"
-        ) from error
+        raise ModelError(f"{config_path} is no Piper voice description ({error!r}); fetch it again") from error

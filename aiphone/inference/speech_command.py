@@ -65,9 +65,7 @@ def command_line(command: str) -> list[str]:
     except ValueError as error:
         raise SpeechError(f"the speech command {command!r} has an open quote; close it") from error
     if not words:
-        raise SpeechError(
-            "the speech command is empty; give -s a command, or leave it out to speak with Piper"
-        )
+        raise SpeechError("the speech command is empty; give -s a command, or leave it out to speak with Piper")
     if words == ["say"]:
         return say_command()
     if words in (["espeak-ng"], ["espeak"]):
@@ -170,9 +168,7 @@ class SpeechCommand:
             try:
                 pcm, rate = read_audio_file(data)
             except SpeechError as error:
-                raise SpeechError(
-                    f"the speech command {self.name!r} gave audio we cannot use: {error}"
-                ) from error
+                raise SpeechError(f"the speech command {self.name!r} gave audio we cannot use: {error}") from error
         elif _is_text(data):
             raise SpeechError(
                 f"the speech command {self.name!r} gave no audio{_printed(data)}: a script that plays on this "
@@ -182,9 +178,7 @@ class SpeechCommand:
         else:
             pcm, rate = np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.int16), self._raw_rate
         if len(pcm) < _SHORTEST * rate:
-            raise SpeechError(
-                f"the speech command {self.name!r} gave audio without sound in it; try it by hand"
-            )
+            raise SpeechError(f"the speech command {self.name!r} gave audio without sound in it; try it by hand")
         return pcm, rate
 
 

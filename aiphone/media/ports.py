@@ -56,9 +56,7 @@ class RtpPortPool:
                     raise NetworkError(
                         f"No RTP socket could be opened on {self._host}:{port}: {error.strerror}."
                     ) from error
-        raise NetworkError(
-            f"All RTP ports of {self._host}:{self._first}-{self._last} are in use; give a wider range."
-        )
+        raise NetworkError(f"All RTP ports of {self._host}:{self._first}-{self._last} are in use; give a wider range.")
 
     def _bind(self, port: int) -> RtpSockets:
         with self._socket(port) as rtp, self._socket(port + 1) as rtcp:

@@ -107,10 +107,7 @@ class LineCodec:
         line = np.concatenate([self._rest, self._down.process(pcm)])
         whole = len(line) - len(line) % self.packet_samples
         self._rest = line[whole:]
-        return [
-            g711.encode_ulaw(line[at : at + self.packet_samples])
-            for at in range(0, whole, self.packet_samples)
-        ]
+        return [g711.encode_ulaw(line[at : at + self.packet_samples]) for at in range(0, whole, self.packet_samples)]
 
     def decode(self, payload: bytes) -> ev.Pcm:
         """A packet's samples, at 16 kHz."""
@@ -144,9 +141,7 @@ class TalkCall:
             self._socket.bind((_HOST, 0))
         except OSError as error:
             self._socket.close()
-            raise NetworkError(
-                f"No socket for the browser's call could be opened: {error.strerror}."
-            ) from error
+            raise NetworkError(f"No socket for the browser's call could be opened: {error.strerror}.") from error
 
     # ------------------------------------------------------------------------------------------ from the page
 
@@ -180,9 +175,7 @@ class TalkCall:
     def _send(self, payload: bytes) -> None:
         # The timestamp counts samples, not time: what a stalled connection delivers late must stay late, so that
         # the jitter buffer leaves it out and does not run behind for the rest of the call.
-        packet = rtp.build(
-            self._codec.payload_type, self._mark, self._sequence, self._timestamp, self._ssrc, payload
-        )
+        packet = rtp.build(self._codec.payload_type, self._mark, self._sequence, self._timestamp, self._ssrc, payload)
         self._mark = False
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._timestamp = (self._timestamp + self._codec.packet_samples) & 0xFFFFFFFF
@@ -401,9 +394,7 @@ class TalkHandler(tornado.websocket.WebSocketHandler):
         """The browser hung up, or the call was over already."""
         if self._call is not None:
             if self.dropped:
-                log.warning(
-                    "%s: the browser was too slow for %d frames of 20 ms", self._call.call_id, self.dropped
-                )
+                log.warning("%s: the browser was too slow for %d frames of 20 ms", self._call.call_id, self.dropped)
             self._call.gone()
             self._call = None
 

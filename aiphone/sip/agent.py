@@ -105,9 +105,7 @@ class SipAgent:
             raise SipError(f"answer with 180 to 299, not {code}; reject is for the others")
         self._enqueue(lambda stack: stack.calls.answer(call_id, code))
 
-    def reject(
-        self, call_id: str, code: int = 486, reason: str = "Busy Here", retry_after: int | None = None
-    ) -> None:
+    def reject(self, call_id: str, code: int = 486, reason: str = "Busy Here", retry_after: int | None = None) -> None:
         """Refuse an incoming call with 300 to 699; ``retry_after`` is in seconds (RFC 3261 section 20.33)."""
         if not 300 <= code <= 699:
             raise SipError(f"reject with 300 to 699, not {code}")
@@ -116,9 +114,7 @@ class SipAgent:
     def hangup(self, call_id: str, code: int = 200, reason: str = "") -> None:
         """End a call: BYE once it is answered, else a refusal. A code from 300 goes into BYE's Reason header."""
         final = code if code >= 300 else 603
-        self._enqueue(
-            lambda stack: stack.calls.end(call_id, code if _confirmed(stack, call_id) else final, reason)
-        )
+        self._enqueue(lambda stack: stack.calls.end(call_id, code if _confirmed(stack, call_id) else final, reason))
 
     def place_call(self, call_id: str, uri: str, line_id: str | None) -> None:
         """Call ``uri`` (``sip:...``) from a line, or with None from the direct line's address.

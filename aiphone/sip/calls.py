@@ -169,9 +169,7 @@ class CallDesk:
                 leg.port = leg.sockets.port
             except (AiphoneError, OSError) as error:
                 log.warning("call refused, no RTP port: %s", error)
-                admission = Admission(
-                    admission.line_id, 503, "No RTP Port", retry_after=self.settings.retry_after
-                )
+                admission = Admission(admission.line_id, 503, "No RTP Port", retry_after=self.settings.retry_after)
         leg.call = PjCall(account, pj_id, self, leg)
         self.legs[leg.call_id] = leg
         if admission.code:

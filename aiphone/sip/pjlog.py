@@ -68,9 +68,7 @@ class Allowance:
 class LogFilter:
     """Takes pjsip's lines and writes them to a logger. SIP thread only."""
 
-    def __init__(
-        self, logger: logging.Logger, clock: Clock, write: Callable[[int, str], None] | None = None
-    ) -> None:
+    def __init__(self, logger: logging.Logger, clock: Clock, write: Callable[[int, str], None] | None = None) -> None:
         self._allowance = Allowance(clock)
         self._write = write or (lambda level, text: logger.log(level, "%s", text))
 

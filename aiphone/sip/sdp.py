@@ -247,9 +247,7 @@ def _addressed(line: Line, host: str, family: str, connection: str) -> Line:
     return line
 
 
-def _our_audio(
-    media: Media, types: list[tuple[str, int]], port: int, connection: str, ptime_ms: int
-) -> Media:
+def _our_audio(media: Media, types: list[tuple[str, int]], port: int, connection: str, ptime_ms: int) -> Media:
     # RFC 8866 section 5: c= and b= come before the attributes.
     kept = [line for line in media.lines if line.type in "ib"]
     attributes = [f"rtcp:{port + 1} {connection}"]

@@ -301,7 +301,5 @@ def _network_error(status: int, reason: str, kind: str, host: str, port: int) ->
     if code == errno.EADDRNOTAVAIL:
         return NetworkError(f"{host} is not an address of this machine; choose one with --sip-host")
     if code == errno.EACCES:
-        return NetworkError(
-            f"SIP port {port} ({kind}) needs rights we do not have; choose one with --sip-port"
-        )
+        return NetworkError(f"SIP port {port} ({kind}) needs rights we do not have; choose one with --sip-port")
     return NetworkError(f"SIP port {port} ({kind}) at {host} could not be opened: {reason}")

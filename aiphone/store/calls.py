@@ -138,10 +138,14 @@ class CallTables(ClientTables):
         recording: str = "",
         ended: float | None = None,
     ) -> None:
-        """The call is over. ``media`` is anything JSON can hold; ``ended`` None is now. A second call does nothing."""
+        """The call is over. ``media`` is anything JSON can hold; ``ended`` None is now; an empty ``recording`` leaves
+        what ``set_recording`` said. A second call does nothing.
+        """
         with self._write() as db:
             found = db.execute(
-                "UPDATE call SET ended = ?, end_code = ?, end_reason = ?, recording = ? WHERE id = ? AND ended IS NULL",
+                "UPDATE call SET ended = ?, end_code = ?, end_reason = ?, "
+                "recording = coalesce(nullif(?, ''), recording) "
+                "WHERE id = ? AND ended IS NULL",
                 (self._wall() if ended is None else ended, code, _clean(reason), _clean(recording), call_id),
             ).rowcount
             if not found:

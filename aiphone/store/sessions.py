@@ -171,9 +171,7 @@ class SessionStore:
             )
             return
         if application != _APPLICATION_ID:
-            raise StorageError(
-                f"{self.path} is a database of another program: give another name with --session."
-            )
+            raise StorageError(f"{self.path} is a database of another program: give another name with --session.")
         if version > FORMAT:
             raise StorageError(
                 f"The session file {self.path} has format {version}, newer than this version's {FORMAT}: "
@@ -190,9 +188,7 @@ class SessionStore:
         try:
             self.path.rename(aside)
             journal = self.path.with_name(f"{self.path.name}-journal")
-            if (
-                journal.exists()
-            ):  # it belongs to the old file; beside a new one it would be played back into it
+            if journal.exists():  # it belongs to the old file; beside a new one it would be played back into it
                 journal.rename(aside.with_name(f"{aside.name}-journal"))
         except OSError as error:
             raise StorageError(
@@ -214,9 +210,7 @@ class SessionStore:
             return None
         messages, tokens, kv, crc, fingerprint, template, updated = row
         if kv is not None and zlib.crc32(kv) != crc:
-            log.warning(
-                "The saved state of %s does not match its checksum and is read again from its text.", key
-            )
+            log.warning("The saved state of %s does not match its checksum and is read again from its text.", key)
             kv = None
         return SavedConversation(
             messages=tuple(Message(entry["role"], entry["content"]) for entry in json.loads(messages)),
@@ -304,9 +298,7 @@ class SessionStore:
         while self._db.execute(f"SELECT {size} FROM conversation").fetchone()[0] > self._max_bytes:
             oldest = "(SELECT key FROM conversation {} ORDER BY updated, key LIMIT 1)"
             with_kv = oldest.format("WHERE kv IS NOT NULL")
-            if self._db.execute(
-                f"UPDATE conversation SET kv = NULL, kv_crc = NULL WHERE key = {with_kv}"
-            ).rowcount:
+            if self._db.execute(f"UPDATE conversation SET kv = NULL, kv_crc = NULL WHERE key = {with_kv}").rowcount:
                 continue
             if not self._db.execute(f"DELETE FROM conversation WHERE key = {oldest.format('')}").rowcount:
                 return
@@ -432,9 +424,7 @@ class SessionWriter:
 
 
 def _damaged(error: sqlite3.Error) -> bool:
-    return error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "malformed" in str(
-        error
-    )
+    return error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "malformed" in str(error)
 
 
 def _first_bytes(path: Path) -> tuple[int, bytes]:

@@ -79,12 +79,7 @@ def wav(seconds: float, rate: int = 8000) -> bytes:
     head = b"RIFF" + (36 + len(pcm)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
     head += (1).to_bytes(2, "little") * 2 + rate.to_bytes(4, "little") + (2 * rate).to_bytes(4, "little")
     return (
-        head
-        + (2).to_bytes(2, "little")
-        + (16).to_bytes(2, "little")
-        + b"data"
-        + len(pcm).to_bytes(4, "little")
-        + pcm
+        head + (2).to_bytes(2, "little") + (16).to_bytes(2, "little") + b"data" + len(pcm).to_bytes(4, "little") + pcm
     )
 
 
@@ -96,11 +91,7 @@ def client(client_id: str, name: str, state: str = "stopped", reason: str = "", 
         "server_ip": "192.168.1.10",
         "display_name": name,
     } | more
-    body = {
-        f.name: given.get(f.name, f.default)
-        for f in shapes.SIP_CLIENT.fields
-        if not (f.read_only or f.write_only)
-    }
+    body = {f.name: given.get(f.name, f.default) for f in shapes.SIP_CLIENT.fields if not (f.read_only or f.write_only)}
     kept = {
         "started": state != "stopped",
         "state": state,
@@ -148,9 +139,7 @@ def filled(live: int = 3, calls: int = 40) -> World:
     world = World(settings={f.name: f.default for f in shapes.SETTINGS.fields} | {"guide_done": True})
     world.clients = [
         client("reception", "Reception", "registered", username="1001"),
-        client(
-            "sales", "Sales line", "failed", "wrong password: the server refused it with 403", username="1002"
-        ),
+        client("sales", "Sales line", "failed", "wrong password: the server refused it with 403", username="1002"),
         client("night", "Night desk", "stopped", username="1003"),
     ]
     world.warnings = ["The patience of persona 'default' is 0.9 s: every answer waits that long."]
@@ -328,11 +317,7 @@ class Handler(tornado.web.RequestHandler):
         if world.password and not world.signed_in:
             self.refuse(401, "sign in first")
             return
-        if (
-            method not in ("GET", "HEAD")
-            and world.password
-            and self.request.headers.get("X-CSRF-Token") != "t0ken"
-        ):
+        if method not in ("GET", "HEAD") and world.password and self.request.headers.get("X-CSRF-Token") != "t0ken":
             self.refuse(403, "the CSRF token is missing")
             return
         name, *rest = path.split("/")
@@ -346,6 +331,16 @@ class Handler(tornado.web.RequestHandler):
             self.refuse(422, "some fields are wrong", error.problems)
 
     get = post = put = patch = delete = handle
+
+    def finish_range(self, data: bytes) -> None:
+        """A file, or the part of it that was asked for: a browser seeks by asking."""
+        first, _, last = self.request.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        begin, end = int(first or 0), min(int(last or len(data) - 1), len(data) - 1)
+        self.set_header("Accept-Ranges", "bytes")
+        if first:
+            self.set_status(206)
+            self.set_header("Content-Range", f"bytes {begin}-{end}/{len(data)}")
+        self.finish(data[begin : end + 1])
 
     def body(self, schema: Schema, *, partial: bool = False) -> Body:
         return schema.check(json.loads(self.request.body), partial=partial)
@@ -375,9 +370,7 @@ class Handler(tornado.web.RequestHandler):
         if not rest and method == "POST":
             body = self.body(shapes.SIP_CLIENT)
             if body["client_id"] in known:
-                self.refuse(
-                    409, f"there is a SIP client '{body['client_id']}' already; choose another Client ID"
-                )
+                self.refuse(409, f"there is a SIP client '{body['client_id']}' already; choose another Client ID")
                 return
             body.pop("password")
             world.clients.append(client(body.pop("client_id"), body.pop("display_name"), **body))
@@ -419,16 +412,14 @@ class Handler(tornado.web.RequestHandler):
                 for one in world.calls
                 if wanted in json.dumps(one).lower() and one["id"] < before
             ]
-            self.answer(
-                {"calls": found[:limit], "next": found[limit - 1]["id"] if len(found) > limit else None}
-            )
+            self.answer({"calls": found[:limit], "next": found[limit - 1]["id"] if len(found) > limit else None})
         elif rest[1:] == ["hangup"]:
             world.live = [one for one in world.live if one["call_id"] != rest[0]]
             world.tell("ended", call_id=rest[0], call=None, code=200, reason="hung up here", at=time.time())
             self.answer({"ended": True})
         elif rest[1:] == ["recording"]:
             self.set_header("Content-Type", "audio/wav")
-            self.finish(wav(30.0))
+            self.finish_range(wav(30.0))
         else:
             found = [one for one in world.calls if str(one["id"]) == rest[0]]
             if found:
@@ -452,9 +443,7 @@ class Handler(tornado.web.RequestHandler):
         found = personas()
         if rest:
             self.set_header("ETag", '"1"')
-        self.answer(
-            next((one for one in found if one["name"] == rest[0]), found[0]) if rest else {"personas": found}
-        )
+        self.answer(next((one for one in found if one["name"] == rest[0]), found[0]) if rest else {"personas": found})
 
     def on_models(self, method: str, rest: list[str]) -> None:
         if rest:
@@ -584,8 +573,7 @@ async def animate(world: World, period: float = 0.2) -> None:
     for step in itertools.count():
         await asyncio.sleep(period)
         levels = [
-            {"call_id": one["call_id"], "in": rng.uniform(-60, -10), "out": rng.uniform(-60, -10)}
-            for one in world.live
+            {"call_id": one["call_id"], "in": rng.uniform(-60, -10), "out": rng.uniform(-60, -10)} for one in world.live
         ]
         world.tell("levels", calls=levels)
         if step % 5 == 0 and world.live:

@@ -240,10 +240,13 @@ def test_the_sip_port_is_in_use(taken: socket.socket, tmp_path: Path) -> None:
 
 
 def test_an_address_of_another_machine(tmp_path: Path) -> None:
-    told = refused("--host", "192.0.2.1", code=NETWORK, data_dir=tmp_path)
-    assert re.search(r"192\.0\.2\.1.*--host", told)
     told = refused("--sip-host", "192.0.2.1", code=NETWORK, data_dir=tmp_path)
     assert re.search(r"192\.0\.2\.1 is not an address of this machine; .*--sip-host", told)
+
+
+def test_a_page_for_other_machines_needs_a_password_first(tmp_path: Path) -> None:
+    told = refused("--host", "192.0.2.1", code=CONFIG, data_dir=tmp_path)
+    assert re.search(r"--host 192\.0\.2\.1 .* no password; set one with: whisper-talk-llama passwd", told)
 
 
 def test_a_speech_command_that_does_not_exist(tmp_path: Path) -> None:

@@ -94,9 +94,7 @@ class Desk:
 
     def ended(self, call_id, generation=1):
         return next(
-            e
-            for e in self.events
-            if isinstance(e, ReplyEnded) and (e.call_id, e.generation) == (call_id, generation)
+            e for e in self.events if isinstance(e, ReplyEnded) and (e.call_id, e.generation) == (call_id, generation)
         )
 
     def held(self, call_id):
@@ -161,9 +159,7 @@ def crowd(backend, mine, others):
 def test_what_others_say_does_not_change_a_single_bit(backend):
     """Isolation: the same batches with other people's words in them give the same logits, bit for bit."""
     random = np.random.default_rng(1)
-    mine = backend.tokenize("<|im_start|>user\nTell me, please, what is the capital of France?<|im_end|>\n")[
-        :16
-    ]
+    mine = backend.tokenize("<|im_start|>user\nTell me, please, what is the capital of France?<|im_end|>\n")[:16]
     one, two = (random.integers(20, 40000, (7, 16)).tolist() for _ in range(2))
     assert np.array_equal(crowd(backend, mine, one), crowd(backend, mine, two))
 
@@ -195,9 +191,7 @@ def test_an_interruption_and_a_returning_turn_read_only_what_is_new(backend):
         desk.scheduler.generate("c", 1, talk("Tell me about bread."))
         desk.run()
         heard = " ".join(desk.reply("c").split()[:4])
-        desk.scheduler.generate(
-            "c", 2, talk("Tell me about bread.", heard, "Stop. What is the capital of France?")
-        )
+        desk.scheduler.generate("c", 2, talk("Tell me about bread.", heard, "Stop. What is the capital of France?"))
         desk.run()
         ended = desk.ended("c", 2)
         assert ended.prompt_tokens - ended.cached_tokens < 30
@@ -213,23 +207,17 @@ def test_saved_killed_and_resumed_the_words_are_the_same(backend, tmp_path):
         desk.scheduler.snapshot("c")
         snapshot = desk.events[-1]
         assert isinstance(snapshot, SessionSnapshot)
-        desk.scheduler.generate(
-            "c", 2, talk("My name is Bob. Tell me about Rome.", first, "What is my name?")
-        )
+        desk.scheduler.generate("c", 2, talk("My name is Bob. Tell me about Rome.", first, "What is my name?"))
         desk.run()
         expected = desk.reply("c", 2)
     store = SessionStore(tmp_path / "sessions")
-    saved = SavedConversation(
-        (), snapshot.tokens, snapshot.kv, snapshot.fingerprint, snapshot.template_digest
-    )
+    saved = SavedConversation((), snapshot.tokens, snapshot.kv, snapshot.fingerprint, snapshot.template_digest)
     store.save("line/bob", saved)
     store.close()
     store = SessionStore(tmp_path / "sessions")
     with Desk(backend) as later:
         later.scheduler.open("d", PERSONA, None, store.load("line/bob"))
-        later.scheduler.generate(
-            "d", 2, talk("My name is Bob. Tell me about Rome.", first, "What is my name?")
-        )
+        later.scheduler.generate("d", 2, talk("My name is Bob. Tell me about Rome.", first, "What is my name?"))
         later.run()
         assert later.ended("d", 2).cached_tokens == len(snapshot.tokens)
         assert later.reply("d", 2) == expected

@@ -167,9 +167,7 @@ class Browser:
         """Wait for a voice and for its end; when it began."""
         clock = SystemClock()
         async with asyncio.timeout(30):
-            while (
-                not (later := [at for at in self.voiced_at if at > after]) or clock.now() - later[-1] < pause
-            ):
+            while not (later := [at for at in self.voiced_at if at > after]) or clock.now() - later[-1] < pause:
                 await asyncio.sleep(FRAME_SECONDS)
         return later[0]
 

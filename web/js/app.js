@@ -97,12 +97,12 @@ async function refresh() {
 // ------------------------------------------------------------------ signing in
 
 async function start() {
-  const session = await get("session").catch((error) => (error.status === 404 ? {} : null));
-  setCsrf(session?.csrf_token);
-  state.signedOut = session === null ? state.signedOut : session.signed_in === false;
+  const session = await get("session").catch(() => null);
   state.session = session ?? {};
-  document.getElementById("log-out").hidden = !(state.session.password_required && state.session.signed_in);
-  if (!state.signedOut) connect();
+  setCsrf(session?.csrf_token);
+  document.getElementById("log-out").hidden = !(session?.password_required && session.signed_in);
+  if (session?.signed_in === false) dispatchEvent(new Event("signed-out"));
+  else connect();
 }
 
 addEventListener("signed-out", () => {

@@ -11,7 +11,7 @@ export const title = "Call";
 export async function show(root, { argument, signal }) {
   const call = await get(path("calls", argument), { signal });
   const [name, address] = callerOf(call);
-  const back = h("p", {}, h("a", { href: "#/history" }, icon("back"), "History"));
+  const back = h("p", { class: "back" }, h("a", { href: "#/history" }, icon("back"), "History"));
   const forget = h("button", { class: "danger", onclick: forgetCaller }, "Forget this caller");
   const recording = call.has_recording ? player() : null;
   const { box, lines } = dialogue(call, recording);
@@ -20,8 +20,7 @@ export async function show(root, { argument, signal }) {
     h("section", { class: "card", "aria-label": "About this call" }, facts()),
     recording && h("section", { class: "card" }, h("h2", {}, "Recording"), recording),
     h("section", { class: "card" }, h("h2", {}, "Conversation"),
-      call.turns.length > 0 && h("div", { class: "hint" }, "The bar above an answer shows what the caller waited for. ", legend()),
-      h("br"), box),
+      call.turns.length > 0 && [h("p", { class: "hint" }, "The bar above an answer shows what the caller waited for."), legend()], box),
     media(call.media)));
   if (recording) follow(recording, lines, signal);
   if (call.ended === null) on("ended", (event) => { if (event.call === call.id) dispatchEvent(new Event("hashchange")); }, signal);
@@ -73,11 +72,11 @@ function dialogue(call, recording) {
       box.append(h("div", { class: "turn-time" }, stacked(turn.parts, longest, turn.total), h("span", { class: "number" }, delay(turn.total))));
     }
     const who = line.role === "assistant" ? "Assistant" : "Caller";
-    const element = said(line.role, line.text, { by: `${who} · ${clock(line.offset)}${line.interrupted ? " · interrupted" : ""}` });
+    const cut = line.interrupted ? " · interrupted" : "";
+    const element = said(line.role, line.text, { by: recording ? `${who}${cut}` : `${who} · ${clock(line.offset)}${cut}` });
     if (recording) {
-      const jump = h("button", { class: "visually-hidden", onclick: () => { recording.currentTime = line.offset; recording.play(); } }, `Play from ${clock(line.offset)}`);
-      element.append(jump);
-      element.addEventListener("click", () => { recording.currentTime = line.offset; });
+      const play = () => { recording.currentTime = line.offset; recording.play(); };
+      element.querySelector(".by").append(h("button", { class: "from", "aria-label": `Play from ${clock(line.offset)}`, onclick: play }, `▸ ${clock(line.offset)}`));
     }
     lines.push({ element, offset: line.offset });
     box.append(element);

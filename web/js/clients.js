@@ -186,7 +186,7 @@ export async function openForm({ client = null, tag = null, taken = [], done }) 
       client && h("span", { class: "grow" }), client && h("button", { type: "button", class: "danger", onclick: drop }, "Delete")));
   const heading2 = h("h2", { id: "client-form-title" }, client ? `Edit ${known.client_id}` : "Add New SIP Client");
   const dialog = h("dialog", { "aria-labelledby": "client-form-title", onclose: () => dialog.remove() },
-    heading2, h("p", { class: "hint" }, client ? "Changes take effect when the client registers again." : "Your PBX or provider gives you the first five."), form);
+    heading2, h("p", { class: "hint" }, client ? "Changes take effect when the client registers again." : "Your PBX or provider gives you the username, the password and the server."), form);
   document.body.append(dialog);
   dialog.showModal();
   form.elements[client ? "username" : "client_id"].focus();

@@ -87,7 +87,7 @@ export async function show(root, { signal }) {
     const median = Object.fromEntries(known.map(([name]) => [name, found[name].p50]));
     const sum = Object.values(median).reduce((a, b) => a + b, 0);
     const rows = known.map(([name, label, meaning]) => h("tr", {}, h("td", {}, label, h("p", { class: "hint" }, meaning)), h("td", { class: "number" }, delay(found[name].p50)), h("td", { class: "number" }, delay(found[name].p95))));
-    return parts.replaceChildren(stacked(median, sum, sum), h("br"), legend(), h("div", { class: "table-wrap" }, h("table", {},
+    return parts.replaceChildren(stacked(median, sum, sum), legend(), h("div", { class: "table-wrap" }, h("table", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Part"), h("th", { scope: "col" }, "Typical"), h("th", { scope: "col" }, "95 of 100"))), h("tbody", {}, rows))));
   }
 

@@ -38,6 +38,7 @@ export async function show(root, { signal }) {
     const now = done.indexOf(false);
     steps.forEach(({ row, mark, said }, index) => {
       row.className = done[index] ? "done" : index === now ? "now" : "";
+      for (const action of row.querySelectorAll(".actions > *")) action.classList.toggle("quiet", index !== now && index !== 3);
       setText(mark, done[index] ? "✓" : index + 1);
       setText(said, done[index] ? " (done)" : "");
     });

@@ -118,6 +118,9 @@ export async function show(root, { signal }) {
     setText(view.turn, Number.isFinite(call.last_turn) ? `last answer after ${delay(call.last_turn)}` : "");
     setText(view.clock, clock((performance.now() - call.zero) / 1000));
     view.end.setAttribute("aria-label", `Hang up ${name}`);
+    // One conversation is read aloud as it goes; several at once would be noise.
+    const live = calls.size > 1 ? "off" : "polite";
+    if (view.words.getAttribute("aria-live") !== live) view.words.setAttribute("aria-live", live);
   }
 
   function drawWords(call) {

@@ -69,7 +69,7 @@ async function edit(root, name, signal) {
     h("p", { class: "form-error", role: "alert" }),
     h("div", { class: "actions" }, save, h("a", { class: "button quiet", href: "#/personas" }, "Cancel"), h("span", { class: "grow" }),
       name && !persona.is_default && h("button", { type: "button", class: "danger", onclick: drop }, "Delete")));
-  root.append(h("p", {}, h("a", { href: "#/personas" }, icon("back"), "Personas")), heading(name ?? "Add a persona"), form);
+  root.append(h("p", { class: "back" }, h("a", { href: "#/personas" }, icon("back"), "Personas")), heading(name ?? "Add a persona"), form);
 
   async function submit(event) {
     event.preventDefault();

@@ -16,15 +16,16 @@ export const sayAgain = (line, text) => setText(line.querySelector(".text"), tex
 /** A bar of a turn's parts, seconds by name, as long as its share of `longest` seconds. */
 export function stacked(parts, longest, total) {
   const known = PARTS.filter(([name]) => parts[name] > 0);
+  // Milliseconds, since shares that sum up to less than one would leave a part of the bar empty.
   const words = known.map(([name, label]) => `${label.toLowerCase()} ${delay(parts[name])}`).join(", ");
   const bar = h("span", { class: "stacked", role: "img", "aria-label": `Answered after ${delay(total)}: ${words}`, title: words });
   for (const [name] of known) {
     const part = h("span", { data: { part: name } });
-    part.style.flexGrow = String(parts[name]);
+    part.style.flexGrow = String(1000 * parts[name]);
     bar.append(part);
   }
   const rest = h("span", { class: "rest" });
-  rest.style.flexGrow = String(Math.max(0, longest - total));
+  rest.style.flexGrow = String(1000 * Math.max(0, longest - total));
   bar.append(rest);
   return bar;
 }

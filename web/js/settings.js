@@ -101,7 +101,7 @@ async function models(signal) {
 }
 
 async function sessions(signal) {
-  const list = h("ul", { class: "clients" });
+  const list = h("ul", { class: "clients plain" });
   const nothing = h("p", { class: "muted" }, "Nobody is remembered.");
   async function load() {
     const { sessions: found } = await get("sessions", { signal });
@@ -141,7 +141,7 @@ async function sessions(signal) {
 }
 
 async function tokens(signal) {
-  const list = h("ul", { class: "clients" });
+  const list = h("ul", { class: "clients plain" });
   const secret = h("p", { class: "notice break", role: "status", hidden: true });
   const form = h("form", { novalidate: true, onsubmit: submit }, h("div", { class: "form-grid" },
     field({ label: "New token for", name: "name", maxlength: "100", placeholder: "Grafana" }),

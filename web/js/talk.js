@@ -40,9 +40,10 @@ export async function show(root, { signal }) {
   const hint = h("p", { class: "hint" }, "Each answer shows here what you waited for.");
   const buffer = h("p", { class: "hint number" });
   const later = h("p", {});
+  const talked = h("section", { class: "card", hidden: true }, h("h2", {}, "What is said"), words, later);
   root.append(heading("Talk now"), h("div", { class: "stack" },
     h("section", { class: "card talk", "aria-label": "Call" }, orb, state, button, problem, meters, h("p", { class: "hint" }, "Headphones work best. The call is kept in the history like every other.")),
-    h("section", { class: "card" }, h("h2", {}, "What is said"), words, later),
+    talked,
     h("section", { class: "card" }, h("h2", {}, "Where the delay goes"), hint, list, buffer)));
   meters.hidden = true;
 
@@ -69,6 +70,7 @@ export async function show(root, { signal }) {
     button.classList.add("danger");
     setText(button, "Hang up");
     meters.hidden = false;
+    talked.hidden = false;
   }
 
   function hangUp() {

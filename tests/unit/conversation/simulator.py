@@ -109,8 +109,10 @@ class Simulator:
             due = self._queue[0][0] if self._queue else float("inf")
             if min(drained, due) > until:
                 break
-            if drained < due:
-                self._advance(drained)
+            if drained <= due:
+                self._played += self._buffered
+                self._buffered = 0
+                self.now = drained
                 self.deliver(ev.PlayoutDrained(CALL, self._played, self.now))
                 continue
             when, _, event = heapq.heappop(self._queue)
@@ -126,7 +128,8 @@ class Simulator:
             self._carry_out(command)
 
     def _advance(self, when: float) -> None:
-        samples = min(self._buffered, round((when - self.now) * ev.INTERNAL_RATE))
+        # Rounded down: only ``run`` may empty the buffer, since it tells of it.
+        samples = max(0, min(self._buffered - 1, int((when - self.now) * ev.INTERNAL_RATE)))
         self._buffered -= samples
         self._played += samples
         self.now = max(self.now, when)

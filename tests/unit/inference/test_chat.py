@@ -30,9 +30,7 @@ def native(messages, add):
 
 def test_llama_cpps_own_rendering_comes_first():
     form = choose_format(CHATML, native, [])
-    assert form.render(TALK, PERSONA) == (
-        "system:Be kind.|assistant:Hello, this is Ava.|user:Who are you?|assistant:"
-    )
+    assert form.render(TALK, PERSONA) == ("system:Be kind.|assistant:Hello, this is Ava.|user:Who are you?|assistant:")
     assert form.stop(PERSONA) == ()
 
 

@@ -74,10 +74,7 @@ def test_cells_are_what_the_budget_buys():
     assert small.n_ctx(10) == 33 * 2048
     one = BackendOptions(threads=2, n_seq_max=5, n_ctx_per_call=2048, max_calls=1)
     assert one.n_ctx(131072) == 2048
-    assert (
-        BackendOptions(threads=2, n_seq_max=5, n_ctx_per_call=2048, max_calls=1, n_ctx_total=777).n_ctx(1)
-        == 777
-    )
+    assert BackendOptions(threads=2, n_seq_max=5, n_ctx_per_call=2048, max_calls=1, n_ctx_total=777).n_ctx(1) == 777
 
 
 def header(version=3, tensors=1, architecture=b"llama"):

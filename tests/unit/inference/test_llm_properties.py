@@ -95,9 +95,7 @@ class Calls(RuleBasedStateMachine):
             self.prompts[call, self.generation] = (list(job.tokens), job.max_tokens)
         self.work(steps)
 
-    @rule(
-        calls=st.lists(st.sampled_from(CALLS), min_size=2, max_size=5), words=WORDS, steps=st.integers(0, 60)
-    )
+    @rule(calls=st.lists(st.sampled_from(CALLS), min_size=2, max_size=5), words=WORDS, steps=st.integers(0, 60))
     def rush(self, calls, words, steps):
         """Several callers ask at once."""
         for call in calls:
@@ -108,9 +106,7 @@ class Calls(RuleBasedStateMachine):
     def talk(self, call, words):
         """A whole turn, the reply heard to its end."""
         self.ask(call, words, speculative=False, fresh=False, steps=60)
-        said = "".join(
-            e.text for e in self.events if isinstance(e, ReplyText) and e.generation == self.generation
-        )
+        said = "".join(e.text for e in self.events if isinstance(e, ReplyText) and e.generation == self.generation)
         if said:
             self.messages[call].append(Message("assistant", said))
 
@@ -120,9 +116,7 @@ class Calls(RuleBasedStateMachine):
             return
         self.give_up(call)
         self.scheduler.cancel(call, self.generation)
-        text = "".join(e.text for e in self.events if isinstance(e, ReplyText) and e.call_id == call)[-12:][
-            :heard
-        ]
+        text = "".join(e.text for e in self.events if isinstance(e, ReplyText) and e.call_id == call)[-12:][:heard]
         if text:
             self.messages[call].append(Message("assistant", text))
 
@@ -143,9 +137,7 @@ class Calls(RuleBasedStateMachine):
         snapshot = self.events[-1]
         assert isinstance(snapshot, SessionSnapshot)
         self.saved.append(
-            SavedConversation(
-                (), snapshot.tokens, snapshot.kv, snapshot.fingerprint, snapshot.template_digest
-            )
+            SavedConversation((), snapshot.tokens, snapshot.kv, snapshot.fingerprint, snapshot.template_digest)
         )
 
     @rule(steps=st.integers(1, 30))
@@ -190,9 +182,7 @@ class Calls(RuleBasedStateMachine):
         said = {}
         for event in self.events:
             if isinstance(event, ReplyText):
-                said[event.call_id, event.generation] = (
-                    said.get((event.call_id, event.generation), "") + event.text
-                )
+                said[event.call_id, event.generation] = said.get((event.call_id, event.generation), "") + event.text
         ended = {(e.call_id, e.generation): e for e in self.events if isinstance(e, ReplyEnded)}
         for key, text in said.items():
             whole = whole_reply(*self.prompts[key])

@@ -492,9 +492,7 @@ def test_a_state_that_does_not_fit_is_read_again_from_text(change, caplog):
     desk.ask("c1", "a long story")
     desk.run()
     saved = stored(desk, "c1")
-    values = {
-        name: getattr(saved, name) for name in ("messages", "tokens", "kv", "fingerprint", "template_digest")
-    }
+    values = {name: getattr(saved, name) for name in ("messages", "tokens", "kv", "fingerprint", "template_digest")}
     later = Desk()
     later.open("c1", restore=SavedConversation(**{**values, **change}))
     assert "read again from its text" in caplog.text

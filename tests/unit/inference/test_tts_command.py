@@ -77,8 +77,7 @@ def test_text_as_argument_is_never_seen_by_a_shell(tmp_path: Path, spoken: Path)
     said = tmp_path / "said"
     command = script(
         tmp_path / "a",
-        f"open({str(said)!r}, 'w').write(sys.argv[1])\n"
-        f"sys.stdout.buffer.write(open({str(spoken)!r}, 'rb').read())",
+        f"open({str(said)!r}, 'w').write(sys.argv[1])\nsys.stdout.buffer.write(open({str(spoken)!r}, 'rb').read())",
     )
     text = "$(touch x); `ls` {out} \"quotes\" 'and' {file}"
     assert len(speak(f"{command} {{text}}", text))
@@ -252,9 +251,7 @@ SAMPLES = np.array([0, 1, -1, 32767, -32768, 1000], np.int16)
         riff(fmt(1, 2, 16000, 16), np.repeat(SAMPLES, 2).tobytes() + b"\1"),
         riff(fmt(0xFFFE, 1, 16000, 16, struct.pack("<HHIH", 22, 16, 4, 1) + b"\0" * 14), SAMPLES.tobytes()),
         riff(fmt(1, 1, 16000, 32), (SAMPLES.astype("<i4") * 65536).tobytes()),
-        riff(
-            fmt(1, 1, 16000, 24), (SAMPLES.astype("<i4") * 256).view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
-        ),
+        riff(fmt(1, 1, 16000, 24), (SAMPLES.astype("<i4") * 256).view(np.uint8).reshape(-1, 4)[:, :3].tobytes()),
     ],
     ids=["plain", "pipe", "unknown length", "stereo and half a sample", "extensible", "32 bit", "24 bit"],
 )

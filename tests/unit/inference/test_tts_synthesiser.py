@@ -75,9 +75,7 @@ class Bench:
         self.voice = ScriptedVoice()
         self.made: list[SpeechSynthesiser] = []
 
-    def synthesiser(
-        self, *more: Voice, fallback: Voice | None = None, **options: object
-    ) -> SpeechSynthesiser:
+    def synthesiser(self, *more: Voice, fallback: Voice | None = None, **options: object) -> SpeechSynthesiser:
         made = SpeechSynthesiser(
             [self.voice, *more],
             post=self.box.post,
@@ -219,9 +217,7 @@ def test_a_voice_by_name_and_an_unknown_one(bench: Bench, caplog: pytest.LogCapt
     assert "'bob'" in caplog.text
 
 
-def test_the_fallback_speaks_when_a_voice_fails_and_then_rests(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_fallback_speaks_when_a_voice_fails_and_then_rests(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     fallback = ScriptedVoice("piper")
     speech = bench.synthesiser(fallback=fallback)
     bench.voice.error = SpeechError("the speech command 'x' failed with status 1")

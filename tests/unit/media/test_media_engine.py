@@ -31,9 +31,7 @@ SILENCE = b"\xff" * 160
 
 
 def tone(seconds: float, hz: float = 440.0, amplitude: float = 10000.0, rate: int = 16000) -> np.ndarray:
-    return np.round(amplitude * np.sin(2 * math.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(
-        np.int16
-    )
+    return np.round(amplitude * np.sin(2 * math.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.int16)
 
 
 class Peer:
@@ -155,9 +153,7 @@ def test_a_tone_is_heard_by_python(bench: Bench) -> None:
     assert np.argmax(spectrum) * 2 == 400
     assert not frames.flags[10:].any()
     assert np.all(np.diff(frames.arrival[10:]) > 0)
-    assert bench.call.stats().level_in_dbfs == pytest.approx(
-        20 * math.log10(10000 / math.sqrt(2) / 32768), abs=0.3
-    )
+    assert bench.call.stats().level_in_dbfs == pytest.approx(20 * math.log10(10000 / math.sqrt(2) / 32768), abs=0.3)
 
 
 def test_alaw_and_a_change_of_codec_in_mid_call(bench: Bench) -> None:
@@ -288,9 +284,7 @@ def test_lost_packets_are_concealed(bench: Bench) -> None:
 def test_duplicates_and_reordering(bench: Bench) -> None:
     bench.close()
     b = Bench(jitter=JitterConfig(fixed_ms=60.0))
-    packets = [
-        rtp.build(0, False, 65500 + i, (2**32 - 3200 + 160 * i) % 2**32, 7, SILENCE) for i in range(60)
-    ]
+    packets = [rtp.build(0, False, 65500 + i, (2**32 - 3200 + 160 * i) % 2**32, 7, SILENCE) for i in range(60)]
     order = list(range(60))
     order[10], order[11] = 11, 10
     order.insert(20, 19)
@@ -430,9 +424,7 @@ def test_hold_stops_sending_and_keeps_what_is_queued(bench: Bench) -> None:
 def test_re_invite_moves_the_stream(bench: Bench) -> None:
     bench.tick(SILENCE, n=5)
     other = Peer()
-    bench.call.update(
-        bench.stream(remote_port=other.rtp.getsockname()[1], payload_type=8, codec="PCMA", ptime_ms=40)
-    )
+    bench.call.update(bench.stream(remote_port=other.rtp.getsockname()[1], payload_type=8, codec="PCMA", ptime_ms=40))
     bench.tick(n=2)
     other.received()
     bench.peer.received()

@@ -67,9 +67,7 @@ def test_playout_is_paced_and_reported(engine: MediaEngine, peer: socket.socket)
     assert took >= 0.15  # ten packets, 20 ms apart
 
 
-def test_frames_wake_the_listener_and_carry_the_arrival_time(
-    engine: MediaEngine, peer: socket.socket
-) -> None:
+def test_frames_wake_the_listener_and_carry_the_arrival_time(engine: MediaEngine, peer: socket.socket) -> None:
     pair = RtpPortPool("127.0.0.1", 44000, 44999).open()
     call = engine.add("c1", pair, stream_to(peer.getsockname()[1]))
     arrivals: list[float] = []

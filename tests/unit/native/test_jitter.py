@@ -150,8 +150,7 @@ def test_one_late_packet_in_a_hundred_is_about_what_is_allowed() -> None:
     buffer = JitterBuffer(quantile=0.99)
     n = 6000
     events = sorted(
-        [(i * 0.02 + rng.expovariate(1 / 0.012), 0, i) for i in range(n)]
-        + [(0.005 + 0.02 * i, 1, i) for i in range(n)]
+        [(i * 0.02 + rng.expovariate(1 / 0.012), 0, i) for i in range(n)] + [(0.005 + 0.02 * i, 1, i) for i in range(n)]
     )
     for at, kind, i in events:
         if kind == 0:

@@ -66,9 +66,7 @@ def test_any_bytes_are_a_packet_inside_the_datagram_or_an_error(data: bytes) -> 
     st.integers(0, 2**32 - 1),
     st.binary(max_size=480),
 )
-def test_what_is_built_is_what_is_parsed(
-    pt: int, marker: bool, seq: int, timestamp: int, payload: bytes
-) -> None:
+def test_what_is_built_is_what_is_parsed(pt: int, marker: bool, seq: int, timestamp: int, payload: bytes) -> None:
     packet = rtp.build(pt, marker, seq, timestamp, 77, payload)
     assert rtp.parse(packet) == (pt, marker, seq, timestamp, 77, payload)
 

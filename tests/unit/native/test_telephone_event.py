@@ -12,9 +12,7 @@ Packet = tuple[int, bool, int, bool, int, float]
 
 
 def press(event: int, timestamp: int, at: float, *, packets: int = 5, marker: bool = True) -> list[Packet]:
-    steps = [
-        (event, False, 160 * (i + 1), marker and i == 0, timestamp, at + 0.02 * i) for i in range(packets)
-    ]
+    steps = [(event, False, 160 * (i + 1), marker and i == 0, timestamp, at + 0.02 * i) for i in range(packets)]
     end = [(event, True, 160 * packets, False, timestamp, at + 0.02 * (packets + i)) for i in range(3)]
     return steps + end
 
@@ -22,9 +20,7 @@ def press(event: int, timestamp: int, at: float, *, packets: int = 5, marker: bo
 def heard(packets: list[Packet]) -> str:
     receiver = KeyReceiver()
     keys = (
-        receiver.packet(
-            bytes([event, (0x80 if end else 0) | 10, *duration.to_bytes(2, "big")]), marker, timestamp, at
-        )
+        receiver.packet(bytes([event, (0x80 if end else 0) | 10, *duration.to_bytes(2, "big")]), marker, timestamp, at)
         for event, end, duration, marker, timestamp, at in packets
     )
     return "".join(k for k in keys if k)

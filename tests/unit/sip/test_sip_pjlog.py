@@ -23,9 +23,7 @@ def test_credentials_and_keys_are_removed():
 
 def taken(lines, clock=None):
     written = []
-    log = LogFilter(
-        logging.getLogger("x"), clock or ManualClock(), lambda level, text: written.append((level, text))
-    )
+    log = LogFilter(logging.getLogger("x"), clock or ManualClock(), lambda level, text: written.append((level, text)))
     for level, text in lines:
         log.take(level, text)
     return written

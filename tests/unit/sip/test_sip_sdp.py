@@ -58,9 +58,7 @@ def test_session_direction_counts_where_the_media_has_none():
 
 
 def test_own_payload_types_of_the_other_side():
-    text = (
-        HEAD + "m=audio 4000 RTP/AVP 97 96\r\na=rtpmap:97 pcma/8000/1\r\na=rtpmap:96 Telephone-Event/8000\r\n"
-    )
+    text = HEAD + "m=audio 4000 RTP/AVP 97 96\r\na=rtpmap:97 pcma/8000/1\r\na=rtpmap:96 Telephone-Event/8000\r\n"
     audio = remote_audio(text)
     assert audio.codecs == (("PCMA", 97),)
     assert audio.dtmf_payload_type == 96

@@ -8,15 +8,11 @@ from aiphone.sip.settings import LineConfig, SipSettings
 
 
 def line(**changes):
-    return LineConfig(
-        **{"line_id": "a", "username": "u", "password": "p4ssw0rd", "server_ip": "h.example"} | changes
-    )
+    return LineConfig(**{"line_id": "a", "username": "u", "password": "p4ssw0rd", "server_ip": "h.example"} | changes)
 
 
 def test_a_line_in_sip_terms():
-    made = line(
-        username="bob smith", display_name='The "AI"', server_port=5070, transport="tcp", proxy="edge:5080"
-    )
+    made = line(username="bob smith", display_name='The "AI"', server_port=5070, transport="tcp", proxy="edge:5080")
     assert made.identity == '"The \\"AI\\"" <sip:bob%20smith@h.example>'
     assert made.registrar_uri == "sip:h.example:5070;transport=tcp"
     assert made.proxy_uri == "sip:edge:5080;lr;transport=tcp"

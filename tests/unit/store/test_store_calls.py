@@ -88,6 +88,13 @@ def test_times_left_out_are_now(store):
     assert store.call(call).started == store.call(call).answered == store.call(call).ended == NOW
 
 
+def test_the_end_of_a_call_keeps_its_recording(store):
+    call = add(store, end=False)
+    store.set_recording(call, "recordings/1.wav")
+    store.end_call(call, 200, "Normal")
+    assert store.call(call).recording == "recordings/1.wav"
+
+
 def test_the_second_end_of_a_call_does_nothing(store):
     call = add(store, "apple")
     store.end_call(call, 500, "again", {"lost": 1})
