@@ -36,6 +36,7 @@ _FALL = 0.3  # share of the way down that the noise floor goes in a frame
 _RISE = 0.12  # dB a frame that it goes up at most: 6 dB a second
 _ABOVE_NOISE = 6.0  # dB over the floor from which a frame is voiced
 _BELOW_PEAK = 35.0  # dB under the talker's loudest frame down to which a frame is voiced
+_DOUBT = 0.08  # seconds of silence more, while the network still hears a voice: a closure inside a word is shorter
 _HANGOVER = 10  # windows after the last sign of a voice in which the network is still asked
 
 
@@ -202,15 +203,17 @@ class VoiceDetector:
 
     def _while_active(self, window: int, probability: float) -> list[Transition]:
         settings = self._settings
+        heard = probability >= settings.stop
         # The network goes on for a quarter of a second after a voice; its level is the quicker witness.
-        if probability >= settings.stop and self._level_of(window) >= self._voiced_from():
+        if heard and self._level_of(window) >= self._voiced_from():
             self._last_window = window
             if self._now() - self._stretch >= settings.max_stretch * INTERNAL_RATE:
                 return self._cut()
             return []
         last = self._end_of_voice()
         end = (last + 1) * FRAME_SAMPLES
-        if self._now() - end < settings.min_silence * INTERNAL_RATE:
+        needed = settings.min_silence + (_DOUBT if heard else 0.0)
+        if self._now() - end < needed * INTERNAL_RATE:
             return []
         self._active = False
         self._idle_windows = 0

@@ -187,7 +187,8 @@ async def test_nobody_there() -> None:
         with pytest.raises(CallFailedError, match="408") as caught:
             await ann.call(uri)
         assert caught.value.status == 408
-        assert count(ann, "sent", "INVITE") == 7
+        # Seven by RFC 3261 section 17.1.1.2; on a busy machine timer B may come before the last.
+        assert count(ann, "sent", "INVITE") in (6, 7)
 
 
 @scenario

@@ -74,9 +74,9 @@ def test_the_pause_does_not_wait_for_the_network_to_forget_the_voice() -> None:
     while not isinstance(script.out[-1], Stopped):
         script.play(1, 0.9, -56)  # a room's reverberation: above the gate, far below the voice
         frame += 1
-        assert frame <= 8  # 160 ms
+        assert frame <= 11  # 220 ms
     assert script.out[-1].at == script.at(89)
-    script.play(10 - frame, 0.9, -56)
+    script.play(14 - frame, 0.9, -56)
     script.play(10, 0.05, -75)
     assert len(script.out) == 2, "the network's echo of the voice began another one"
 
@@ -84,7 +84,7 @@ def test_the_pause_does_not_wait_for_the_network_to_forget_the_voice() -> None:
 def test_who_goes_on_at_once_is_heard() -> None:
     script = Script()
     script.play(40, 0.95, -20)
-    script.play(8, 0.5, -60)
+    script.play(12, 0.5, -60)
     script.play(10, 0.95, -22)
     assert [type(event) for event in script.out] == [Started, Stopped, Started]
 
