@@ -25,7 +25,7 @@ from aiphone.config import LineSettings, Settings
 from aiphone.conversation.call import Stages
 from aiphone.conversation.facts import Fact, Watcher, WordsSaid
 from aiphone.conversation.switchboard import Switchboard
-from aiphone.errors import ConfigError, NetworkError
+from aiphone.errors import ConfigError, ModelError, NetworkError
 from aiphone.inference.llm import LanguageModel
 from aiphone.inference.piper_voice import PiperVoice
 from aiphone.inference.speech_command import SpeechCommand, find_program
@@ -134,9 +134,10 @@ def load_voices(settings: Settings, store: ModelStore) -> list[Voice]:
         return [PiperVoice(resolve_voice(settings.voice, store), threads=settings.threads)]
     find_program(settings.speak)
     voices: list[Voice] = [SpeechCommand(settings.speak, language=settings.language)]
-    with contextlib.suppress(FileNotFoundError):
-        if store.is_installed(store.catalogue.get(settings.voice)):
-            voices.append(PiperVoice(resolve_voice(settings.voice, store), threads=settings.threads))
+    try:
+        voices.append(PiperVoice(resolve_voice(settings.voice, store), threads=settings.threads))
+    except ModelError as error:
+        log.warning("there is no voice to fall back on when the speech command fails: %s", error)
     return voices
 
 

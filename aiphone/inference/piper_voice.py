@@ -254,7 +254,7 @@ def _session(model: bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # onnxruntime's arena keeps the most that any phrase ever took, some 80 MB; without it speech takes 8 % longer.
+    # onnxruntime's arena keeps the most that any phrase ever took; without it speech takes a little longer.
     options.enable_cpu_mem_arena = False
     # A pool that spins between runs takes the cores from whisper.cpp and llama.cpp.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
