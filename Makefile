@@ -3,6 +3,9 @@
 
 PYTHON ?= python3
 ARGS   ?=
+# Test processes side by side. Most of a call is waiting for somebody to finish speaking; more than two starve the models
+# of a small machine. Each file of tests stays in one process: its tests share a server.
+WORKERS ?= 2
 # A pjproject tarball or directory to build pjsua2 from, instead of the ones that are looked for.
 PJPROJECT ?=
 
@@ -27,7 +30,7 @@ test: test-venv $(STAMPS)/extensions  ## environment, style, types, the whole te
 	@failed=; \
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . || failed="$$failed style"; \
 	$(BIN)/mypy || failed="$$failed types"; \
-	$(BIN)/python -m pytest $(ARGS) || failed="$$failed tests"; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || failed="$$failed tests"; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 test-venv: venv $(STAMPS)/test-system $(STAMPS)/test-packages

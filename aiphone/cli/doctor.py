@@ -17,7 +17,7 @@ from typing import Any
 
 from aiphone import __version__
 from aiphone.caller.audio import write_wav
-from aiphone.cli.assembly import Phone, sip_host, with_free_ports
+from aiphone.cli.assembly import Phone, check_sip_port, sip_host, with_free_ports
 from aiphone.cli.status import sip_uri
 from aiphone.clock import SystemClock
 from aiphone.config import Settings
@@ -88,9 +88,8 @@ def _look(settings: Settings, report: _Report) -> None:
         report.check("speech command", lambda: find_program(settings.speak))
     else:
         report.check("voice", lambda: _file(resolve_voice(settings.voice, store)))
-    report.check("web page port", lambda: _free(settings.host, settings.http_port, socket.SOCK_STREAM, "-hp"))
-    host = sip_host(settings)
-    report.check("SIP port", lambda: _free(host, settings.sip_port, socket.SOCK_DGRAM, "--sip-port"))
+    report.check("web page port", lambda: _web_port(settings))
+    report.check("SIP port", lambda: _sip_port(settings))
     report.line(_OK, "threads", f"{settings.threads} for each model, {os.cpu_count()} cores")
 
 
@@ -110,18 +109,23 @@ def _file(path: Path) -> str:
     return f"{path.name}, {path.stat().st_size / 1e6:.0f} MB"
 
 
-def _free(host: str, port: int, kind: socket.SocketKind, flag: str) -> str:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as probe:
-        if kind is socket.SOCK_STREAM:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _web_port(settings: Settings) -> str:
+    host, port = settings.host, settings.http_port
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
             raise NetworkError(
-                f"{host}:{port} is not free ({reason}); is the server running? Otherwise choose another with {flag}"
+                f"{host}:{port} is not free ({reason}); is the server running? Otherwise choose another with -hp"
             ) from None
     return f"{host}:{port} is free"
+
+
+def _sip_port(settings: Settings) -> str:
+    check_sip_port(settings)
+    return f"{sip_host(settings)}:{settings.sip_port} is free"
 
 
 # ------------------------------------------------------------------------------------------------- calling
