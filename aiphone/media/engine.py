@@ -28,7 +28,9 @@ from aiphone.events import (
 )
 from aiphone.media.recorder import Recorder, Recording
 from aiphone.media.types import SILENCE_DBFS, EngineStats, Frames, JitterConfig, MediaStats
+from aiphone.native import g722, srtp
 from aiphone.native.engine import NativeCall, NativeEngine
+from aiphone.native.srtp import NativeCrypto
 
 KEYS = "0123456789*#ABCD"
 """Keys in the order of their event codes (RFC 4733 section 3.2)."""
@@ -36,6 +38,16 @@ KEYS = "0123456789*#ABCD"
 _CODECS = {"PCMU": 0, "PCMA": 8}
 _SAMPLES_PER_MS = 8
 _LATENESS_BIN_MS = 0.05
+
+
+def codecs() -> dict[str, int]:
+    """What the engine speaks on this machine, with the static payload types (RFC 3551 section 6). Any thread."""
+    return {**_CODECS, "G722": 9} if g722.available() else dict(_CODECS)
+
+
+def srtp_suites() -> tuple[str, ...]:
+    """What the engine can encrypt with, best first (RFC 4568 section 6.2); empty without libsrtp2. Any thread."""
+    return tuple(srtp.SUITES) if srtp.AVAILABLE else ()
 
 
 def dbfs(mean_square: float) -> float:
@@ -50,9 +62,10 @@ def _native_stream(stream: RtpStream) -> tuple[bytes, int, int, int, int, int, b
         raise MediaError(
             f"The peer's media address {stream.remote_host!r} is no IP address; resolve it first."
         ) from None
-    codec = _CODECS.get(stream.codec.upper())
+    known = codecs()
+    codec = known.get(stream.codec.upper())
     if codec is None:
-        raise MediaError(f"The media engine does not speak {stream.codec}; offer PCMU or PCMA.")
+        raise MediaError(f"The media engine does not speak {stream.codec}; offer {' or '.join(known)}.")
     if stream.ptime_ms not in range(10, 61, 10):
         raise MediaError(f"A packet time of {stream.ptime_ms} ms is not possible; negotiate 10 to 60 ms.")
     rtcp_port = stream.remote_rtcp_port
@@ -72,6 +85,25 @@ def _native_stream(stream: RtpStream) -> tuple[bytes, int, int, int, int, int, b
     )
 
 
+Crypto = tuple[NativeCrypto | None, NativeCrypto | None]
+"""What encrypts and what decrypts."""
+
+
+def _crypto(stream: RtpStream, before: RtpStream | None, had: Crypto) -> Crypto:
+    """Sessions for what was negotiated. One whose key is as before goes on: its counters must not start again."""
+    if (stream.srtp_send is None) != (stream.srtp_receive is None):
+        raise MediaError("A call is encrypted both ways or not at all; negotiate SRTP keys for both directions.")
+    if stream.srtp_send is None or stream.srtp_receive is None:
+        return None, None
+    same = before is not None and before.srtp_suite == stream.srtp_suite
+    sending, receiving = had
+    if not (same and before is not None and before.srtp_send == stream.srtp_send):
+        sending = NativeCrypto(stream.srtp_send, stream.srtp_suite, sending=True)
+    if not (same and before is not None and before.srtp_receive == stream.srtp_receive):
+        receiving = NativeCrypto(stream.srtp_receive, stream.srtp_suite, sending=False)
+    return sending, receiving
+
+
 class MediaCall:
     """One call's audio, both ways. Made by ``MediaEngine.add``.
 
@@ -85,6 +117,7 @@ class MediaCall:
         call_id: str,
         native: NativeCall,
         stream: RtpStream,
+        crypto: Crypto,
         closed: Callable[[int], None],
         recorder: Recorder,
     ) -> None:
@@ -94,6 +127,7 @@ class MediaCall:
         self.call_id = call_id
         self._native = native
         self._stream = stream
+        self._crypto = crypto
 
     def read(self, max_frames: int) -> Frames:
         """The next frames, 0 to ``max_frames``; none once the call is closed. Listener thread only.
@@ -170,8 +204,10 @@ class MediaCall:
 
     def update(self, stream: RtpStream) -> None:
         """Offer and answer changed (re-INVITE, hold, resume). Main thread only. MediaError as for ``add``."""
-        self._native.update(_native_stream(stream))
-        self._stream = stream
+        native = _native_stream(stream)
+        crypto = _crypto(stream, self._stream, self._crypto)
+        self._native.update(native, crypto)
+        self._stream, self._crypto = stream, crypto
 
     def stats(self) -> MediaStats:
         """The counters now; of the end once the call is closed. Any thread."""
@@ -183,6 +219,8 @@ class MediaCall:
             level_in_dbfs=dbfs(values.pop("power_in")),
             level_out_dbfs=dbfs(values.pop("power_out")),
             remote_fraction=values.pop("remote_fraction") / 256,
+            lengthened_ms=values.pop("lengthened") / 16,
+            shortened_ms=values.pop("shortened") / 16,
             **values,
         )
 
@@ -224,13 +262,21 @@ class MediaEngine:
         *,
         rtp_timeout: float = 30.0,
         jitter: JitterConfig | None = None,
+        comfort_noise_dbfs: float | None = None,
         injected: bool = False,
     ) -> None:
-        """``rtp_timeout`` is the number of seconds without RTP after which ``MediaTimedOut`` is reported, once."""
+        """``rtp_timeout`` is the number of seconds without RTP after which ``MediaTimedOut`` is reported, once.
+
+        ``comfort_noise_dbfs`` is the level (RMS) of the noise that is sent while nothing is queued, so that the line
+        does not sound dead; -70 to -55 is usual. None sends silence.
+        """
         config = jitter or JitterConfig()
         fixed = -1.0 if config.fixed_ms is None else config.fixed_ms
         delay = (config.min_ms, config.max_ms, config.start_ms, fixed, config.quantile)
-        self._native = NativeEngine(capacity, rtp_timeout=rtp_timeout, delay=delay, injected=injected)
+        comfort = 0.0 if comfort_noise_dbfs is None else 10 ** (min(comfort_noise_dbfs, -30.0) / 10)
+        self._native = NativeEngine(
+            capacity, rtp_timeout=rtp_timeout, delay=delay, comfort_level=comfort, injected=injected
+        )
         self._call_ids: dict[int, str] = {}
         self._recorder = Recorder()
 
@@ -254,17 +300,19 @@ class MediaEngine:
         MediaError when the engine is full or stopped, or cannot speak what was negotiated; the descriptors then
         still belong to the caller.
         """
+        crypto = _crypto(stream, None, (None, None))
         native = self._native.add(
             sockets.rtp_fd,
             sockets.rtcp_fd,
             _native_stream(stream),
             secrets.randbits(32),
-            secrets.randbits(16),
+            secrets.randbits(15),
             secrets.randbits(32),
             secrets.token_hex(8).encode(),
+            crypto,
         )
         self._call_ids[native.key] = call_id
-        return MediaCall(call_id, native, stream, self._forget, self._recorder)
+        return MediaCall(call_id, native, stream, crypto, self._forget, self._recorder)
 
     def _forget(self, key: int) -> None:
         self._call_ids.pop(key, None)

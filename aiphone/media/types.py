@@ -17,7 +17,7 @@ SILENCE_DBFS = -100.0
 class JitterConfig:
     """Bounds of the jitter buffer, in milliseconds behind the fastest packet."""
 
-    min_ms: float = 20.0
+    min_ms: float = 10.0
     max_ms: float = 300.0
     start_ms: float = 40.0
     """Target before anything is known about the network."""
@@ -44,8 +44,8 @@ class FrameFlag(enum.IntFlag):
     """There was nothing to play: the sender or the network pauses."""
     COMFORT_NOISE = 4
     """RFC 3389."""
-    INSERTED = 8
-    """Inserted because the delay had to grow."""
+    STRETCHED = 8
+    """Longer or shorter than it was spoken, because the delay had to change."""
 
 
 class Frames(NamedTuple):
@@ -78,15 +78,19 @@ class MediaStats:
     reordered: int
     concealed: int
     """Frames of 20 ms in which concealment was heard."""
-    inserted: int
-    """Frames inserted because the delay had to grow."""
-    dropped: int
-    """Packets left out because the delay had to shrink."""
+    lengthened_ms: float
+    """Sound added by time-scaling because the delay had to grow."""
+    shortened_ms: float
+    """Sound taken out by time-scaling because the delay had to shrink."""
     strays: int
     """Packets from an address that is not the peer's: never played."""
     invalid: int
     """Not RTP, or far out of sequence."""
     unknown_payload: int
+    forged: int
+    """SRTP and SRTCP packets whose tag did not fit: never played."""
+    replayed: int
+    """SRTP and SRTCP packets that came before: never played twice."""
     source_changes: int
     frames_lost: int
     """Frames that the listener did not fetch in time."""

@@ -10,6 +10,8 @@ from aiphone.native.plc cimport Plc
 from aiphone.native.resample cimport Resampler
 from aiphone.native.ring cimport Ring
 from aiphone.native.rtp cimport RtpSource
+from aiphone.native.srtp cimport Crypto
+from aiphone.native.stretch cimport Stretch
 from aiphone.native.tap cimport Tap
 from aiphone.native.telephone_event cimport EventReceiver, EventSender
 
@@ -18,20 +20,20 @@ cdef enum:
     FRAME = 320             # 20 ms at 16 kHz
     INBOUND_FRAMES = 100    # 2 s
     PLAYOUT_SAMPLES = 65536 # 4.1 s at 16 kHz
-    FIFO_SAMPLES = 1024
     MAX_PTIME = 480         # 60 ms at 8 kHz
     CNAME_LEN = 16
 
 cdef enum PayloadType:      # RFC 3551
     PT_PCMU = 0
     PT_PCMA = 8
+    PT_G722 = 9
     PT_CN = 13
 
 cdef enum FrameFlag:
     FRAME_CONCEALED = 1     # packet loss concealment made some of it
     FRAME_NO_PACKET = 2     # the sender or the network pauses
     FRAME_COMFORT_NOISE = 4
-    FRAME_INSERTED = 8      # the delay had to grow
+    FRAME_STRETCHED = 8     # longer or shorter than it was spoken: the delay had to change
 
 cdef enum EventKind:
     EVENT_PLAYOUT_STARTED = 0
@@ -64,7 +66,7 @@ cdef struct Stream:
     # What offer and answer settled on.
     Address remote
     Address remote_rtcp
-    int payload_type        # PT_PCMU or PT_PCMA
+    int payload_type        # PT_PCMU, PT_PCMA or PT_G722
     int key_type            # payload type of telephone-event, -1: none
     int ptime               # samples at 8 kHz
     bint send
@@ -78,6 +80,9 @@ cdef struct Command:
     char digits[32]
     int digit_count
     Tap* tap                # NULL: stop recording
+    bint rekey              # the two below replace what the call has
+    Crypto* crypto_out      # NULL: not encrypted
+    Crypto* crypto_in
 
 cdef struct CallStats:
     # One writer: the media thread. Python loads each one relaxed.
@@ -91,11 +96,13 @@ cdef struct CallStats:
     int64_t duplicated
     int64_t reordered
     int64_t concealed       # frames
-    int64_t inserted        # frames
-    int64_t dropped         # packets
+    int64_t lengthened      # samples at 16 kHz
+    int64_t shortened
     int64_t strays
     int64_t invalid
     int64_t unknown_payload
+    int64_t forged          # SRTP: the tag did not fit
+    int64_t replayed
     int64_t source_changes
     int64_t frames_lost     # inbound frames that Python did not take in time
     int64_t rtcp_received
@@ -153,24 +160,28 @@ cdef struct Call:
     int64_t duplicated_prior
     int64_t reordered_prior
     Jitter jitter
-    Plc* plc
+    bint wide               # the last packet was wideband: the fields below are at 16 kHz, else at 8 kHz
+    Plc* plc                # one of the next two
+    Plc* narrow_plc
+    Plc* wide_plc
+    Stretch sound           # decoded, not yet delivered
     Resampler* up
+    Resampler* tap_down     # what a wideband call's recording needs
+    void* g722_in           # NULL: not installed
     EventReceiver keys_in
     double last_rtp
     bint timed_out
     bint heard              # a packet was ever played
-    short fifo[FIFO_SAMPLES]      # decoded, 8 kHz, not yet delivered
-    int fifo_len
-    double fifo_arrival
-    int fifo_flags
-    double noise_floor      # mean square of the line's background
-    bint quiet              # the last decoded audio was no louder than that
-    int urgent              # steps for which the delay was far too long
+    double sound_arrival
+    int sound_flags
+    double quietest         # mean square of the quietest frame of this and of the last window
+    double quietest_before
     double comfort          # amplitude of comfort noise, negative: none
     uint32_t noise_seed
 
     # Outbound.
     Resampler* down
+    void* g722_out          # NULL: not installed
     EventSender keys_out
     uint32_t ssrc
     uint16_t seq
@@ -187,6 +198,10 @@ cdef struct Call:
     int64_t started_position
     double gain
     int64_t step
+
+    # Encryption: NULL while there is none.
+    Crypto* crypto_out
+    Crypto* crypto_in
 
     # Recording: NULL while the call is not recorded.
     Tap* tap
@@ -211,6 +226,7 @@ cdef struct Core:
     double wall_minus_now   # 0: the clock is injected
     double ntp_minus_now
     double rtp_timeout
+    double comfort_level    # mean square of the noise sent when there is nothing to say, 0: silence
     int64_t events_dropped
     int64_t lateness[LATENESS_BINS]
     double lateness_max
@@ -219,13 +235,19 @@ cdef struct Core:
 
 cdef Call* call_new(int64_t key, int rtp_fd, int rtcp_fd, const Stream* stream, const DelayConfig* delay,
                     uint32_t ssrc, uint16_t seq, uint32_t timestamp, const char* cname) noexcept nogil
+# Memory of one call.
+cdef int64_t call_bytes() noexcept nogil
 # Closes the sockets. Accepts NULL.
 cdef void call_free(Call* c) noexcept nogil
 # Record to another tap, or to none; lets go of the one before.
 cdef void call_tap(Call* c, Tap* tap) noexcept nogil
+# Encrypt with other keys, or not at all; lets go of the ones before.
+cdef void call_rekey(Call* c, Crypto* crypto_out, Crypto* crypto_in) noexcept nogil
 cdef void call_update(Call* c, const Stream* stream) noexcept nogil
 cdef void emit(Core* core, Call* c, int kind, int64_t number, double at, double seconds) noexcept nogil
 # Events that found the ring full get another chance.
 cdef void emit_pending(Core* core, Call* c) noexcept nogil
 cdef double mean_square(const short* pcm, int n) noexcept nogil
 cdef uint32_t next_random(uint32_t* seed) noexcept nogil
+# The counters for Python. Needs the GIL; any thread.
+cdef dict call_stats(Call* c)

@@ -5,15 +5,49 @@ from libc.string cimport memcpy
 
 from aiphone.native.alloc cimport allocation_noted, counted_calloc, counted_free
 from aiphone.native.delay cimport DelayConfig
+from aiphone.native.g722 cimport (
+    g722_decoder_free, g722_decoder_new, g722_encoder_free, g722_encoder_new, g722_encoder_reset,
+)
 from aiphone.native.jitter cimport jitter_init
-from aiphone.native.platform cimport Address, address_equal, address_is_any, count
-from aiphone.native.plc cimport plc_free, plc_new
-from aiphone.native.resample cimport resampler_free, resampler_new
+from aiphone.native.platform cimport Address, address_equal, address_is_any, count, load_real, load_relaxed
+from aiphone.native.plc cimport Plc, plc_free, plc_new
+from aiphone.native.resample cimport Resampler, resampler_bytes, resampler_free, resampler_new, resampler_reset
 from aiphone.native.ring cimport ring_free, ring_init, ring_put
+from aiphone.native.srtp cimport Crypto, crypto_release
+from aiphone.native.stretch cimport stretch_init
 from aiphone.native.tap cimport Tap, tap_release
+
+cdef extern from *:
+    """
+    #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+    #define AIPHONE_CLONES __attribute__((target_clones("avx2", "default")))
+    #else
+    #define AIPHONE_CLONES
+    #endif
+
+    /* In an order that suits vectors: the compiler may not choose one for floats. */
+    AIPHONE_CLONES
+    static double sum_of_squares(const short *pcm, int n) {
+        float sums[16] = {0};
+        double total = 0.0;
+        int i = 0;
+        for (; i + 16 <= n; i += 16)
+            for (int k = 0; k < 16; k++) sums[k] += (float)pcm[i + k] * (float)pcm[i + k];
+        for (; i < n; i++) total += (double)pcm[i] * (double)pcm[i];
+        for (int k = 0; k < 16; k++) total += sums[k];
+        return total;
+    }
+    """
+    double sum_of_squares(const short* pcm, int n) noexcept nogil
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
+
+
+cdef int parts(const Call* c) noexcept nogil:
+    # What others allocated for the call.
+    return ((c.narrow_plc is not NULL) + (c.wide_plc is not NULL) + (c.up is not NULL) + (c.down is not NULL)
+            + (c.tap_down is not NULL) + (c.g722_in is not NULL) + (c.g722_out is not NULL))
 
 
 cdef Call* call_new(int64_t key, int rtp_fd, int rtcp_fd, const Stream* stream, const DelayConfig* delay,
@@ -23,13 +57,17 @@ cdef Call* call_new(int64_t key, int rtp_fd, int rtcp_fd, const Stream* stream, 
         return NULL
     c.rtp_fd = -1
     c.rtcp_fd = -1
-    c.plc = plc_new(8000)
+    c.narrow_plc = plc_new(8000)
+    c.wide_plc = plc_new(16000)
     c.up = resampler_new(8000, 16000)
     c.down = resampler_new(16000, 8000)
-    allocation_noted((c.plc is not NULL) + (c.up is not NULL) + (c.down is not NULL))
+    c.tap_down = resampler_new(16000, 8000)
+    c.g722_in = g722_decoder_new()
+    c.g722_out = g722_encoder_new()
+    allocation_noted(parts(c))
     if (ring_init(&c.frames, sizeof(Frame), INBOUND_FRAMES) != 0
             or ring_init(&c.playout, sizeof(short), PLAYOUT_SAMPLES) != 0
-            or c.plc is NULL or c.up is NULL or c.down is NULL):
+            or c.narrow_plc is NULL or c.wide_plc is NULL or c.up is NULL or c.down is NULL or c.tap_down is NULL):
         call_free(c)
         return NULL
     c.key = key
@@ -38,11 +76,13 @@ cdef Call* call_new(int64_t key, int rtp_fd, int rtcp_fd, const Stream* stream, 
     c.stream = stream[0]
     memcpy(c.cname, cname, CNAME_LEN)
     jitter_init(&c.jitter, delay)
+    c.wide = c.stream.payload_type == PT_G722
+    c.plc = c.wide_plc if c.wide else c.narrow_plc
+    stretch_init(&c.sound, 16000 if c.wide else 8000)
     c.gain = 1.0
     c.gain_target = 1.0
     c.stats.round_trip_ms = -1.0
     c.stats.target_ms = c.jitter.delay.target
-    c.noise_floor = 1e-7
     c.comfort = -1.0
     c.noise_seed = ssrc | 1
     c.ssrc = ssrc
@@ -54,6 +94,12 @@ cdef Call* call_new(int64_t key, int rtp_fd, int rtcp_fd, const Stream* stream, 
     return c
 
 
+cdef int64_t call_bytes() noexcept nogil:
+    # The codecs' own state is a few hundred bytes.
+    return (sizeof(Call) + INBOUND_FRAMES * sizeof(Frame) + PLAYOUT_SAMPLES * sizeof(short) + 2 * sizeof(Plc)
+            + 3 * (sizeof(Resampler) + resampler_bytes()) + 2048)
+
+
 cdef void call_free(Call* c) noexcept nogil:
     if c is NULL:
         return
@@ -63,10 +109,14 @@ cdef void call_free(Call* c) noexcept nogil:
         close(c.rtcp_fd)
     ring_free(&c.frames)
     ring_free(&c.playout)
-    allocation_noted(-((c.plc is not NULL) + (c.up is not NULL) + (c.down is not NULL)))
-    plc_free(c.plc)
+    allocation_noted(-parts(c))
+    plc_free(c.narrow_plc)
+    plc_free(c.wide_plc)
     resampler_free(c.up)
     resampler_free(c.down)
+    resampler_free(c.tap_down)
+    g722_decoder_free(c.g722_in)
+    g722_encoder_free(c.g722_out)
     counted_free(c)
 
 
@@ -76,6 +126,11 @@ cdef void call_update(Call* c, const Stream* stream) noexcept nogil:
     cdef bint moved = not nowhere and not address_equal(&c.stream.remote, &stream.remote)
     cdef bint resumed = stream.receive and not c.stream.receive
     cdef Address before = c.stream.remote
+    if stream.payload_type != c.stream.payload_type:
+        c.coded_len = 0     # what was coded and not sent is of the other codec
+        resampler_reset(c.down)
+        if c.g722_out is not NULL:
+            g722_encoder_reset(c.g722_out)
     c.stream = stream[0]
     if nowhere:             # hold in the old way (RFC 3264 section 8.4): the peer has not moved
         c.stream.remote = before
@@ -88,6 +143,15 @@ cdef void call_update(Call* c, const Stream* stream) noexcept nogil:
     if resumed:
         c.last_rtp = 0.0    # the time-out starts again
         c.timed_out = False
+
+
+cdef void call_rekey(Call* c, Crypto* crypto_out, Crypto* crypto_in) noexcept nogil:
+    if c.crypto_out is not crypto_out:
+        crypto_release(c.crypto_out)
+    if c.crypto_in is not crypto_in:
+        crypto_release(c.crypto_in)
+    c.crypto_out = crypto_out
+    c.crypto_in = crypto_in
 
 
 cdef void call_tap(Call* c, Tap* tap) noexcept nogil:
@@ -129,11 +193,7 @@ cdef void emit_pending(Core* core, Call* c) noexcept nogil:
 
 
 cdef double mean_square(const short* pcm, int n) noexcept nogil:
-    cdef int64_t total = 0
-    cdef int i
-    for i in range(n):
-        total += <int>pcm[i] * <int>pcm[i]
-    return <double>total / (1073741824.0 * n) if n > 0 else 0.0
+    return sum_of_squares(pcm, n) / (1073741824.0 * n) if n > 0 else 0.0
 
 
 cdef uint32_t next_random(uint32_t* seed) noexcept nogil:
@@ -144,3 +204,24 @@ cdef uint32_t next_random(uint32_t* seed) noexcept nogil:
     x ^= x << 5
     seed[0] = x
     return x
+
+
+cdef dict call_stats(Call* c):
+    cdef CallStats* s = &c.stats
+    return {
+        "packets_sent": load_relaxed(&s.packets_sent), "bytes_sent": load_relaxed(&s.bytes_sent),
+        "send_errors": load_relaxed(&s.send_errors), "packets_received": load_relaxed(&s.packets_received),
+        "bytes_received": load_relaxed(&s.bytes_received), "lost": load_relaxed(&s.lost),
+        "late": load_relaxed(&s.late), "duplicated": load_relaxed(&s.duplicated),
+        "reordered": load_relaxed(&s.reordered), "concealed": load_relaxed(&s.concealed),
+        "lengthened": load_relaxed(&s.lengthened), "shortened": load_relaxed(&s.shortened),
+        "forged": load_relaxed(&s.forged), "replayed": load_relaxed(&s.replayed),
+        "strays": load_relaxed(&s.strays), "invalid": load_relaxed(&s.invalid),
+        "unknown_payload": load_relaxed(&s.unknown_payload), "source_changes": load_relaxed(&s.source_changes),
+        "frames_lost": load_relaxed(&s.frames_lost), "rtcp_received": load_relaxed(&s.rtcp_received),
+        "remote_lost": load_relaxed(&s.remote_lost), "remote_fraction": load_relaxed(&s.remote_fraction),
+        "jitter_ms": load_real(&s.jitter_ms), "remote_jitter_ms": load_real(&s.remote_jitter_ms),
+        "delay_ms": load_real(&s.delay_ms), "target_ms": load_real(&s.target_ms),
+        "round_trip_ms": load_real(&s.round_trip_ms), "power_in": load_real(&s.power_in),
+        "power_out": load_real(&s.power_out), "played": load_relaxed(&c.played),
+    }

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 cdef enum:
     DELAY_BINS = 128        # of DELAY_BIN_MS each
     DELAY_WINDOWS = 8       # the shortest transit is the minimum over these
+    DELAY_PEAKS = 4         # stalls of the network that are remembered
 
 cdef struct DelayConfig:
     double min_ms
@@ -23,6 +24,14 @@ cdef struct Delay:
     double weight           # of the next packet; grows, which makes all earlier ones count less
     double total
     double bins[DELAY_BINS]
+    double late_share       # of the packets lately, as far as it was seen
+    # Stalls: the network stands still, then delivers all at once.
+    double last_arrival     # ms
+    bint in_peak
+    double ordinary         # the target without them
+    int peaks               # so far
+    double peak_at[DELAY_PEAKS]
+    double peak_height[DELAY_PEAKS]
 
 cdef enum DelayAdvice:
     DELAY_KEEP = 0
@@ -33,7 +42,9 @@ cdef enum DelayAdvice:
 cdef void delay_init(Delay* d, const DelayConfig* config) noexcept nogil
 # A packet arrived; transit_ms is arrival minus its timestamp. Its delay relative to the shortest transit.
 cdef double delay_update(Delay* d, double transit_ms, double arrival_ms) noexcept nogil
+# A packet was played, or came too late for that.
+cdef void delay_seen(Delay* d, bint late) noexcept nogil
 # Forget the transits, keep what was learned about jitter: the sender's clock jumped.
 cdef void delay_rebase(Delay* d, double transit_ms, double arrival_ms) noexcept nogil
-# What to do when playing is `now_delay` ms behind the shortest transit.
+# What to do when what is heard now is `now_delay` ms behind the shortest transit.
 cdef int delay_advice(const Delay* d, double now_delay) noexcept nogil

@@ -5,6 +5,14 @@ longer a packet took is its relative delay. A packet can be played in time when 
 the base. So the target is a quantile of the relative delays, kept in a histogram that forgets: the weight of a new
 packet grows by a constant factor, so older ones fade without being touched.
 
+A stall (the network or the sender's machine stands still, then all comes at once) is another thing. Its packets are
+played, late, so they are no loss, and the delay goes back at once when it was the only one: they do not enter the
+histogram. But stalls that come again and again are heard each time. So their heights and times are remembered, and
+from the second within ten seconds on the target covers them, for as long as the next one may be expected.
+
+How many packets truly come too late depends on more than the target: a tick waits for them up to 20 ms longer, the
+delay changes only where nobody hears it. So the quantile is steered by the share of late packets that is seen.
+
 The base is a minimum over a sliding window, so it follows a sender whose clock runs fast or slow.
 """
 
@@ -15,17 +23,22 @@ from libc.string cimport memset
 cdef double BIN_MS = 4.0
 cdef double WINDOW_MS = 500.0
 cdef double FORGETTING = 0.998     # for each packet: half of the weight is in the last 350
-cdef double PRIOR = 10.0           # packets that the starting target is worth
+cdef double PRIOR = 3.0            # packets that the starting target is worth
+cdef double LATE_WEIGHT = 0.002    # of the newest packet in the share of late ones
 cdef double GROW_BELOW = 5.0       # ms
-cdef double SHRINK_ABOVE = 30.0    # ms; more than a frame, so that growing and shrinking never alternate
-cdef double SHRINK_AT_ONCE = 120.0
+cdef double SHRINK_ABOVE = 6.0
+cdef double SHRINK_AT_ONCE = 80.0
+cdef double STALL_MS = 80.0        # without a packet, after which a late one is no jitter
+cdef double PEAK_MEMORY_MS = 10000.0
 
 
 cdef void delay_init(Delay* d, const DelayConfig* config) noexcept nogil:
     cdef int bin
     memset(d, 0, sizeof(Delay))
     d.config = config[0]
+    d.late_share = 1.0 - config.quantile
     d.weight = 1.0
+    d.ordinary = config.start_ms
     d.target = config.fixed_ms if config.fixed_ms >= 0 else config.start_ms
     bin = <int>(config.start_ms / BIN_MS) - 1
     bin = 0 if bin < 0 else (DELAY_BINS - 1 if bin >= DELAY_BINS else bin)
@@ -70,15 +83,47 @@ cdef void renormalise(Delay* d) noexcept nogil:
 
 
 cdef double quantile_ms(const Delay* d) noexcept nogil:
-    # Upper edge of the lowest bin above which no more than the allowed share lies.
-    cdef double allowed = (1.0 - d.config.quantile) * d.total, above = 0.0
+    # The delay that no more than the allowed share exceeds; within a bin, in proportion.
+    cdef double share = 1.0 - d.config.quantile
+    cdef double allowed = share * min(max(2.0 - d.late_share / share, 0.1), 2.0) * d.total, above = 0.0
     cdef int i = DELAY_BINS - 1
-    while i > 0:
+    while i > 0 and above + d.bins[i] <= allowed:
         above += d.bins[i]
-        if above > allowed:
-            break
         i -= 1
-    return (i + 1) * BIN_MS
+    if d.bins[i] <= allowed - above:
+        return 0.0
+    return (i + 1 - (allowed - above) / d.bins[i]) * BIN_MS
+
+
+cdef void delay_seen(Delay* d, bint late) noexcept nogil:
+    d.late_share += ((1.0 if late else 0.0) - d.late_share) * LATE_WEIGHT
+
+
+cdef bint peak(Delay* d, double relative, double arrival_ms) noexcept nogil:
+    # Whether the packet belongs to a stall.
+    cdef double pause = arrival_ms - d.last_arrival
+    cdef int i
+    d.last_arrival = arrival_ms
+    if pause > STALL_MS and relative > d.ordinary + STALL_MS:
+        d.in_peak = True
+        i = d.peaks % DELAY_PEAKS
+        d.peak_at[i] = arrival_ms
+        d.peak_height[i] = relative
+        d.peaks += 1
+    elif d.in_peak and relative <= d.ordinary + BIN_MS:
+        d.in_peak = False
+    return d.in_peak
+
+
+cdef double peak_target(const Delay* d, double arrival_ms) noexcept nogil:
+    # The highest of the stalls that may be expected again, 0 when there is none.
+    cdef int i, known = 0
+    cdef double height = 0.0
+    for i in range(min(d.peaks, <int>DELAY_PEAKS)):
+        if arrival_ms - d.peak_at[i] < PEAK_MEMORY_MS:
+            known += 1
+            height = max(height, d.peak_height[i])
+    return height if known > 1 else 0.0
 
 
 cdef double delay_update(Delay* d, double transit_ms, double arrival_ms) noexcept nogil:
@@ -86,14 +131,17 @@ cdef double delay_update(Delay* d, double transit_ms, double arrival_ms) noexcep
     cdef int bin
     follow_base(d, transit_ms, arrival_ms)
     relative = transit_ms - d.base
-    bin = <int>(relative / BIN_MS)
-    d.bins[bin if bin < DELAY_BINS else DELAY_BINS - 1] += d.weight
-    d.total += d.weight
-    d.weight /= FORGETTING
-    if d.weight > 1e9:
-        renormalise(d)
+    if not peak(d, relative, arrival_ms):
+        bin = <int>(relative / BIN_MS)
+        d.bins[bin if bin < DELAY_BINS else DELAY_BINS - 1] += d.weight
+        d.total += d.weight
+        d.weight /= FORGETTING
+        if d.weight > 1e9:
+            renormalise(d)
     if d.config.fixed_ms < 0:
-        d.target = min(max(quantile_ms(d), d.config.min_ms), d.config.max_ms)
+        d.ordinary = quantile_ms(d)
+        d.target = max(d.ordinary, peak_target(d, arrival_ms))
+        d.target = min(max(d.target, d.config.min_ms), d.config.max_ms)
     return relative
 
 

@@ -28,18 +28,19 @@ from aiphone.native.alloc cimport counted_calloc, counted_free
 from aiphone.native.alloc import live_allocations  # noqa: F401 - part of this module's interface
 from aiphone.native.call cimport (
     COMMAND_ADD, COMMAND_DIGITS, COMMAND_REMOVE, COMMAND_TAP, COMMAND_UPDATE, FRAME, INBOUND_FRAMES, LATENESS_BINS,
-    PLAYOUT_SAMPLES, Call, CallStats, Command, Core, EventRecord, Frame, Stream, call_free, call_new, call_tap, call_update,
-    emit_pending,
+    PLAYOUT_SAMPLES, Call, Command, Core, EventRecord, Frame, Stream, call_bytes, call_free, call_new, call_rekey,
+    call_stats, call_tap, call_update, emit_pending,
 )
 from aiphone.native.delay cimport DelayConfig
 from aiphone.native.inbound cimport inbound_step
 from aiphone.native.outbound cimport outbound_rtcp, outbound_step
 from aiphone.native.platform cimport (
     Batch, address_set, batch_init, clock_now, count, datagram_prepare, load_acquire, load_real, load_relaxed,
-    raise_priority, sleep_until, socket_is_v6, store_real, store_release, store_relaxed, thread_join, thread_start,
+    raise_priority, sleep_until, socket_is_v6, store_real, store_release, store_relaxed, thread_join, thread_name, thread_start,
     wake_clear, wake_close, wake_open, wake_signal, wake_wait, wall_now,
 )
 from aiphone.native.ring cimport Ring, ring_free, ring_get, ring_init, ring_put, ring_used
+from aiphone.native.srtp cimport NativeCrypto
 from aiphone.native.tap cimport NativeTap
 from aiphone.native.telephone_event cimport sender_queue
 
@@ -67,6 +68,7 @@ cdef void let_go(Engine* e, Call* c, double now) noexcept nogil:
         outbound_rtcp(&e.core, c, now, True)
     c.live = False
     call_tap(c, NULL)
+    call_rekey(c, NULL, NULL)
     e.core.events_new = True
     store_release(&c.removed, 1)
 
@@ -77,6 +79,7 @@ cdef void obey(Engine* e, double now) noexcept nogil:
         if command.kind == COMMAND_ADD:
             command.call.next = e.slots[command.call.slot]
             e.slots[command.call.slot] = command.call
+            call_rekey(command.call, command.crypto_out, command.crypto_in)
             command.call.live = True
         elif command.kind == COMMAND_REMOVE:
             if command.call.live:
@@ -84,6 +87,8 @@ cdef void obey(Engine* e, double now) noexcept nogil:
             let_go(e, command.call, now)
         elif command.kind == COMMAND_UPDATE:
             call_update(command.call, &command.stream)
+            if command.rekey:
+                call_rekey(command.call, command.crypto_out, command.crypto_in)
         elif command.kind == COMMAND_DIGITS:
             sender_queue(&command.call.keys_out, command.digits, command.digit_count)
         elif command.kind == COMMAND_TAP:
@@ -155,6 +160,7 @@ cdef void* media_thread(void* argument) noexcept nogil:
     cdef Engine* e = <Engine*>argument
     cdef double due, now
     cdef int64_t missed
+    thread_name("media")
     store_release(&e.priority, raise_priority())
     while not load_acquire(&e.stopping):
         due = e.epoch + <double>e.number * SLOT
@@ -248,8 +254,8 @@ cdef class NativeCall:
         """True once ``close`` was called or the engine stopped. Any thread."""
         return self._call is NULL
 
-    def update(self, tuple stream not None):
-        """Main thread only. ``stream`` as in ``NativeEngine.add``."""
+    def update(self, tuple stream not None, tuple crypto=None):
+        """Main thread only. Both as in ``NativeEngine.add``, but without ``crypto`` encryption stays as it is."""
         cdef Command command
         memset(&command, 0, sizeof(Command))
         if self._call is NULL:
@@ -257,7 +263,11 @@ cdef class NativeCall:
         command.kind = COMMAND_UPDATE
         command.call = self._call
         fill_stream(&command.stream, self._call.rtp_fd, stream)
+        if crypto is not None:
+            fill_crypto(&command, crypto)
         self._engine.push(&command)
+        if crypto is not None:
+            self._engine.keep(crypto)
 
     def send_digits(self, bytes events not None):
         """Send keys (event codes 0-15), one after the other. Main thread only."""
@@ -292,7 +302,7 @@ cdef class NativeCall:
         """The counters as a dict. Any thread."""
         if self._call is NULL:
             return dict(self._final)
-        return read_stats(self._call)
+        return call_stats(self._call)
 
     def close(self):
         """Leave the media thread (RTCP BYE); sockets and memory go once it has let go. Main thread only."""
@@ -300,28 +310,8 @@ cdef class NativeCall:
             self._engine.remove(self)
 
     cdef void detach(self) noexcept:
-        self._final = read_stats(self._call)
+        self._final = call_stats(self._call)
         self._call = NULL
-
-
-cdef dict read_stats(Call* c):
-    cdef CallStats* s = &c.stats
-    return {
-        "packets_sent": load_relaxed(&s.packets_sent), "bytes_sent": load_relaxed(&s.bytes_sent),
-        "send_errors": load_relaxed(&s.send_errors), "packets_received": load_relaxed(&s.packets_received),
-        "bytes_received": load_relaxed(&s.bytes_received), "lost": load_relaxed(&s.lost),
-        "late": load_relaxed(&s.late), "duplicated": load_relaxed(&s.duplicated),
-        "reordered": load_relaxed(&s.reordered), "concealed": load_relaxed(&s.concealed),
-        "inserted": load_relaxed(&s.inserted), "dropped": load_relaxed(&s.dropped),
-        "strays": load_relaxed(&s.strays), "invalid": load_relaxed(&s.invalid),
-        "unknown_payload": load_relaxed(&s.unknown_payload), "source_changes": load_relaxed(&s.source_changes),
-        "frames_lost": load_relaxed(&s.frames_lost), "rtcp_received": load_relaxed(&s.rtcp_received),
-        "remote_lost": load_relaxed(&s.remote_lost), "remote_fraction": load_relaxed(&s.remote_fraction),
-        "jitter_ms": load_real(&s.jitter_ms), "remote_jitter_ms": load_real(&s.remote_jitter_ms),
-        "delay_ms": load_real(&s.delay_ms), "target_ms": load_real(&s.target_ms),
-        "round_trip_ms": load_real(&s.round_trip_ms), "power_in": load_real(&s.power_in),
-        "power_out": load_real(&s.power_out), "played": load_relaxed(&c.played),
-    }
 
 
 cdef int fill_stream(Stream* s, int fd, tuple stream) except -1:
@@ -332,6 +322,17 @@ cdef int fill_stream(Stream* s, int fd, tuple stream) except -1:
     if (v6 < 0 or address_set(&s.remote, v6, host, <int>len(host), port) != 0
             or address_set(&s.remote_rtcp, v6, host, <int>len(host), rtcp_port) != 0):
         raise MediaError("the peer's media address does not fit the socket; use the same kind of IP address on both sides")
+    return 0
+
+
+cdef int fill_crypto(Command* command, tuple crypto) except -1:
+    cdef NativeCrypto sending, receiving
+    sending, receiving = crypto
+    command.rekey = True
+    if sending is not None:
+        command.crypto_out = sending._crypto
+    if receiving is not None:
+        command.crypto_in = receiving._crypto
     return 0
 
 
@@ -351,13 +352,13 @@ cdef class NativeEngine:
     cdef list _leaving          # addresses of Calls that the media thread still has
     cdef long long _next_key
     cdef list _backlog          # addresses of Calls whose removal did not fit into the command ring
-    cdef list _taps             # NativeTaps that the media thread may still write to
+    cdef list _lent             # NativeTaps and NativeCryptos that the media thread may still use
 
-    def __cinit__(self, int capacity, *, double rtp_timeout=30.0, tuple delay=(20.0, 300.0, 40.0, -1.0, 0.99),
-                  bint injected=False):
+    def __cinit__(self, int capacity, *, double rtp_timeout=30.0, tuple delay=(10.0, 300.0, 40.0, -1.0, 0.99),
+                  double comfort_level=0.0, bint injected=False):
         cdef Engine* e = <Engine*>counted_calloc(sizeof(Engine))
         self._engine = e
-        self._calls, self._leaving, self._backlog, self._taps = {}, [], [], []
+        self._calls, self._leaving, self._backlog, self._lent = {}, [], [], []
         self._capacity = capacity
         (self._delay.min_ms, self._delay.max_ms, self._delay.start_ms, self._delay.fixed_ms,
          self._delay.quantile) = delay
@@ -373,6 +374,7 @@ cdef class NativeEngine:
             raise MediaError("no file descriptor left for the media engine; raise the limit of open files (ulimit -n)")
         batch_init(e.core.batch)
         e.core.rtp_timeout = rtp_timeout
+        e.core.comfort_level = comfort_level
         e.injected = injected
         e.core.ntp_minus_now = 1e9 if injected else wall_now() - clock_now()
         e.last_frame_wake = -1.0
@@ -431,7 +433,7 @@ cdef class NativeEngine:
         for address in self._leaving:
             call_free(<Call*><size_t>address)
         self._leaving = []
-        self._taps = []
+        self._lent = []
         memset(self._load, 0, sizeof(self._load))
 
     def step(self, double now):
@@ -453,11 +455,12 @@ cdef class NativeEngine:
     # ------------------------------------------------------------------------------------------- calls
 
     def add(self, int rtp_fd, int rtcp_fd, tuple stream not None, unsigned long ssrc, int seq, unsigned long timestamp,
-            bytes cname not None):
+            bytes cname not None, tuple crypto=None):
         """Put a call on the media thread; the descriptors belong to the engine once this returns.
 
         ``stream`` is ``(host: bytes of 4 or 16, port, rtcp_port, payload_type, key_payload_type or -1,
-        ptime in samples at 8 kHz, send, receive, rtcp_mux)``; ``cname`` has 16 bytes.
+        ptime in samples at 8 kHz, send, receive, rtcp_mux)``; ``cname`` has 16 bytes; ``crypto`` is
+        the pair of NativeCryptos for sending and receiving, each may be None.
         """
         cdef Command command
         cdef Stream settled
@@ -474,6 +477,8 @@ cdef class NativeEngine:
         memset(&command, 0, sizeof(Command))
         memset(&settled, 0, sizeof(Stream))
         fill_stream(&settled, rtp_fd, stream)
+        if crypto is not None:
+            fill_crypto(&command, crypto)
         if datagram_prepare(rtp_fd) != 0 or (rtcp_fd >= 0 and datagram_prepare(rtcp_fd) != 0):
             raise MediaError("the call's media sockets are not open; open new ones")
         for slot in range(1, SLOTS):
@@ -490,6 +495,8 @@ cdef class NativeEngine:
             c.rtp_fd = c.rtcp_fd = -1
             call_free(c)
             raise MediaError("the media thread does not take commands; is it running?")
+        if crypto is not None:
+            self.keep(crypto)
         self._load[best] += 1
         call = NativeCall.__new__(NativeCall)
         call._engine, call._call, call.key = self, c, self._next_key
@@ -511,7 +518,10 @@ cdef class NativeEngine:
             command.tap = tap._tap
         self.push(&command)
         if tap is not None:
-            self._taps.append(tap)
+            self._lent.append(tap)
+
+    cdef keep(self, tuple crypto):
+        self._lent += [one for one in crypto if one is not None and one not in self._lent]
 
     cdef remove(self, NativeCall call):
         cdef Call* c = call._call
@@ -540,8 +550,8 @@ cdef class NativeEngine:
             else:
                 kept.append(address)
         self._leaving = kept
-        if self._taps:
-            self._taps = [tap for tap in self._taps if not tap.released]
+        if self._lent:
+            self._lent = [one for one in self._lent if not one.released]
 
     # ------------------------------------------------------------------------------------------ events
 
@@ -582,5 +592,5 @@ cdef class NativeEngine:
             "events_dropped": load_relaxed(&core.events_dropped),
             "lateness": [load_relaxed(&core.lateness[i]) for i in range(LATENESS_BINS)],
             "lateness_max": load_real(&core.lateness_max),
-            "call_bytes": sizeof(Call) + INBOUND_FRAMES * sizeof(Frame) + PLAYOUT_SAMPLES * sizeof(short),
+            "call_bytes": call_bytes(),
         }

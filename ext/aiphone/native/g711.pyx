@@ -10,7 +10,14 @@ mantissa; the encoders therefore let the hardware's int-to-float conversion find
 
 import numpy as np
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+cimport numpy as cnp
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+cnp.import_array()
+
+cdef enum:
+    WITHOUT_GIL = 65536     # samples from which on others may run meanwhile
 
 cdef extern from *:
     """
@@ -108,45 +115,74 @@ cdef void alaw_encode(const short* src, unsigned char* dst, Py_ssize_t n) noexce
     alaw_encode_loop(src, dst, n)
 
 
-def decode_ulaw(const unsigned char[::1] data not None):
-    """PCMU to linear PCM, int16, one sample for each byte. Any thread; the GIL is released."""
-    cdef Py_ssize_t n = data.shape[0]
-    pcm = np.empty(n, dtype=np.int16)
-    cdef short[::1] out = pcm
-    if n:
-        with nogil:
-            ulaw_decode_loop(&data[0], &out[0], n)
+ctypedef void (*Decoder)(const unsigned char* src, short* dst, Py_ssize_t n) noexcept nogil
+ctypedef void (*Encoder)(const short* src, unsigned char* dst, Py_ssize_t n) noexcept nogil
+
+
+cdef inline object decode(object data, Decoder work):
+    # A typed memoryview costs more than decoding a packet, and so does letting go of the GIL.
+    cdef Py_buffer view
+    cdef cnp.npy_intp n
+    cdef short* dst
+    if PyBytes_CheckExact(data) and PyBytes_GET_SIZE(data) < WITHOUT_GIL:
+        n = PyBytes_GET_SIZE(data)
+        pcm = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT16, 0)
+        work(<const unsigned char*>PyBytes_AS_STRING(data), <short*>cnp.PyArray_DATA(<cnp.ndarray>pcm), n)
+        return pcm
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        n = view.len
+        pcm = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT16, 0)
+        dst = <short*>cnp.PyArray_DATA(<cnp.ndarray>pcm)
+        if n < WITHOUT_GIL:
+            work(<const unsigned char*>view.buf, dst, n)
+        else:
+            with nogil:
+                work(<const unsigned char*>view.buf, dst, n)
+    finally:
+        PyBuffer_Release(&view)
     return pcm
 
 
-def decode_alaw(const unsigned char[::1] data not None):
-    """PCMA to linear PCM, int16, one sample for each byte. Any thread; the GIL is released."""
-    cdef Py_ssize_t n = data.shape[0]
-    pcm = np.empty(n, dtype=np.int16)
-    cdef short[::1] out = pcm
-    if n:
+cdef inline bytes encode(object pcm, Encoder work):
+    cdef cnp.ndarray array
+    cdef Py_ssize_t n
+    cdef bytes out
+    cdef const short* src
+    cdef unsigned char* dst
+    if not cnp.PyArray_CheckExact(pcm):
+        pcm = np.asarray(memoryview(pcm))
+    array = <cnp.ndarray>pcm
+    if (cnp.PyArray_TYPE(array) != cnp.NPY_INT16 or cnp.PyArray_NDIM(array) != 1
+            or not cnp.PyArray_ISCARRAY_RO(array)):
+        raise ValueError("G.711 encodes contiguous int16 samples in one dimension")
+    n = cnp.PyArray_SIZE(array)
+    out = PyBytes_FromStringAndSize(NULL, n)
+    src = <const short*>cnp.PyArray_DATA(array)
+    dst = <unsigned char*>PyBytes_AS_STRING(out)
+    if n < WITHOUT_GIL:
+        work(src, dst, n)
+    else:
         with nogil:
-            alaw_decode_loop(&data[0], &out[0], n)
-    return pcm
-
-
-def encode_ulaw(const short[::1] pcm not None):
-    """Linear PCM (int16, contiguous) to PCMU, one byte for each sample. Any thread; the GIL is released."""
-    cdef Py_ssize_t n = pcm.shape[0]
-    cdef bytes out = PyBytes_FromStringAndSize(NULL, n)
-    cdef unsigned char* dst = <unsigned char*>PyBytes_AS_STRING(out)
-    if n:
-        with nogil:
-            ulaw_encode_loop(&pcm[0], dst, n)
+            work(src, dst, n)
     return out
 
 
-def encode_alaw(const short[::1] pcm not None):
-    """Linear PCM (int16, contiguous) to PCMA, one byte for each sample. Any thread; the GIL is released."""
-    cdef Py_ssize_t n = pcm.shape[0]
-    cdef bytes out = PyBytes_FromStringAndSize(NULL, n)
-    cdef unsigned char* dst = <unsigned char*>PyBytes_AS_STRING(out)
-    if n:
-        with nogil:
-            alaw_encode_loop(&pcm[0], dst, n)
-    return out
+def decode_ulaw(data not None):
+    """PCMU to linear PCM, int16, one sample for each byte. Any thread; the GIL is released for long data."""
+    return decode(data, ulaw_decode_loop)
+
+
+def decode_alaw(data not None):
+    """PCMA to linear PCM, int16, one sample for each byte. Any thread; the GIL is released for long data."""
+    return decode(data, alaw_decode_loop)
+
+
+def encode_ulaw(pcm not None):
+    """Linear PCM (int16, contiguous) to PCMU, one byte for each sample. Any thread; GIL released for long data."""
+    return encode(pcm, ulaw_encode_loop)
+
+
+def encode_alaw(pcm not None):
+    """Linear PCM (int16, contiguous) to PCMA, one byte for each sample. Any thread; GIL released for long data."""
+    return encode(pcm, alaw_encode_loop)

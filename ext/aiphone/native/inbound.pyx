@@ -1,4 +1,4 @@
-"""Reception: who may speak, RTP, jitter buffer, decoding, concealment, resampling, frames for Python.
+"""Reception: who may speak, SRTP, RTP and RTCP, the way into the jitter buffer. What is heard of it is made in hearing.
 
 Sockets are read in the call's own step, just before its frame is made: reading earlier would gain nothing, since
 the frame is what Python gets, and the kernel's timestamp says when each packet came.
@@ -10,51 +10,36 @@ Where audio may come from (a stranger must not be able to take over a call by se
   that follow each other, of one source and with a known payload type; fewer when the host is the signalled one. The
   signalled address still wins for a short time after that, then the learned one is locked.
 - Once locked, everything else is a stray: counted, never played. A re-INVITE with a new address starts again.
+- Of an encrypted call only what is authentic gets that far: a forged packet opens no door.
 """
 
-from libc.math cimport pow
 from libc.stdint cimport int64_t, uint16_t, uint32_t
-from libc.string cimport memmove, memset
+from libc.string cimport memset
 
-from aiphone.native.call cimport (
-    EVENT_DIGIT, EVENT_TIMED_OUT, FIFO_SAMPLES, FRAME, FRAME_COMFORT_NOISE, FRAME_CONCEALED, FRAME_INSERTED,
-    FRAME_NO_PACKET, LINE_FRAME, PT_CN, PT_PCMA, PT_PCMU, Call, Core, Frame, emit, mean_square, next_random,
-)
-from aiphone.native.delay cimport DELAY_GROW, DELAY_SHRINK, DELAY_SHRINK_NOW
-from aiphone.native.g711 cimport alaw_decode, ulaw_decode
+from aiphone.native.call cimport EVENT_DIGIT, EVENT_TIMED_OUT, PT_CN, PT_G722, PT_PCMA, PT_PCMU, Call, Core, emit, next_random
+from aiphone.native.hearing cimport deliver, publish
 from aiphone.native.jitter cimport (
-    JITTER_CLOCK, JITTER_FRAME, JITTER_MISSING, JITTER_NORMAL, JITTER_TOO_LONG, JitterPacket, jitter_advice,
-    jitter_delay_ms, jitter_get, jitter_pass, jitter_put, jitter_reset,
+    JITTER_CLOCK, JITTER_FRAME, JITTER_TOO_LONG, jitter_pass, jitter_put, jitter_reset,
 )
 from aiphone.native.outbound cimport outbound_rtcp
 from aiphone.native.platform cimport (
     BATCH, Address, address_equal, address_same_host, batch_receive, count, store_real, store_relaxed,
 )
-from aiphone.native.plc cimport plc_conceal, plc_good
-from aiphone.native.resample cimport resampler_process
-from aiphone.native.ring cimport ring_put
 from aiphone.native.rtcp cimport RtcpReport, ntp_of, rtcp_parse
 from aiphone.native.rtp cimport (
     RTP_IS_RTCP, RTP_OK, SOURCE_DUPLICATE, SOURCE_INVALID, SOURCE_RESTARTED, RtpPacket, rtp_parse, source_jitter,
     source_lost, source_start, source_update,
 )
+from aiphone.native.srtp cimport CRYPTO_REPLAYED, crypto_unprotect, crypto_unprotect_rtcp
 from aiphone.native.tap cimport tap_end
 from aiphone.native.telephone_event cimport event_received
 
 cdef double LOCK_SECONDS = 2.0          # for which the signalled address wins over a learned one
-cdef double METER = 0.4
-cdef double FLOOR_RISE = 0.0005         # of the noise floor, each frame: it follows a louder line within a minute
-cdef double FLOOR_FALL = 0.2
-cdef double QUIET_OVER_FLOOR = 4.0      # 6 dB
-cdef double ALWAYS_QUIET = 1e-6         # -60 dBFS
 cdef enum:
     PROBATION_HOST = 2      # packets in a row from the signalled host but another port
     PROBATION = 4           # from another host
     BATCHES = 4             # read in one step; a flood must not hold up the other calls
     RTCP_STEPS = 10         # the RTCP socket is read five times a second; the kernel's stamps keep it exact
-    URGENT_STEPS = 75       # after 1.5 s far above the target the delay is cut in speech too
-    URGENT_EVERY = 5
-    AUDIBLE_GAP = 3         # steps until concealment has faded out
 
 
 # ------------------------------------------------------------------------------------------------ who may speak
@@ -142,21 +127,35 @@ cdef bint sequence(Call* c, const RtpPacket* p, int64_t* extended) noexcept nogi
     return verdict != SOURCE_DUPLICATE
 
 
-cdef void on_rtp(Core* core, Call* c, const unsigned char* data, int n, const Address* sender,
-                 double at) noexcept nogil:
+cdef inline bint known(const Call* c, int payload_type) noexcept nogil:
+    return (payload_type == PT_PCMU or payload_type == PT_PCMA or payload_type == PT_CN
+            or payload_type == c.stream.key_type or (payload_type == PT_G722 and c.g722_in is not NULL))
+
+
+cdef void refused(Call* c, int why) noexcept nogil:
+    # SRTP did not let a packet through.
+    count(&c.stats.replayed if why == CRYPTO_REPLAYED else &c.stats.forged, 1)
+
+
+cdef void on_rtp(Core* core, Call* c, unsigned char* data, int n, const Address* sender, double at) noexcept nogil:
     cdef RtpPacket p
     cdef int64_t number = 0
     cdef int event, result = rtp_parse(data, n, &p)
     if result == RTP_IS_RTCP and c.stream.rtcp_mux:
         on_rtcp(core, c, data, n, sender, at)
         return
+    if result == RTP_OK and c.crypto_in is not NULL:
+        n = crypto_unprotect(c.crypto_in, data, n)
+        if n < 0:
+            refused(c, n)
+            return
+        result = rtp_parse(data, n, &p)
     if result != RTP_OK:
         count(&c.stats.invalid, 1)
         return
     if not c.stream.receive:
         return
-    if not (p.payload_type == PT_PCMU or p.payload_type == PT_PCMA or p.payload_type == PT_CN
-            or p.payload_type == c.stream.key_type):
+    if not known(c, p.payload_type):
         count(&c.stats.unknown_payload, 1)
         return
     if not may_speak(c, sender, &p, at) or not sequence(c, &p, &number):
@@ -180,14 +179,18 @@ cdef void on_rtp(Core* core, Call* c, const unsigned char* data, int n, const Ad
         count(&c.stats.invalid, 1)
 
 
-cdef void on_rtcp(Core* core, Call* c, const unsigned char* data, int n, const Address* sender,
-                  double at) noexcept nogil:
+cdef void on_rtcp(Core* core, Call* c, unsigned char* data, int n, const Address* sender, double at) noexcept nogil:
     cdef RtcpReport r
     cdef uint32_t arrived, round_trip
     cdef const Address* peer = &c.source if c.learned else &c.stream.remote
     if not address_same_host(sender, peer):
         count(&c.stats.strays, 1)
         return
+    if c.crypto_in is not NULL:
+        n = crypto_unprotect_rtcp(c.crypto_in, data, n)
+        if n < 0:
+            refused(c, n)
+            return
     if rtcp_parse(data, n, c.ssrc, &r) != 0:
         count(&c.stats.invalid, 1)
         return
@@ -222,132 +225,6 @@ cdef void receive(Core* core, Call* c, int fd, bint rtcp, double now) noexcept n
         if n < BATCH:
             return
         batches += 1
-
-
-# ------------------------------------------------------------------------------------------------------ audio
-
-
-cdef void comfort_noise(Call* c, short* dst, int n) noexcept nogil:
-    cdef int i
-    for i in range(n):
-        dst[i] = <short>(c.comfort * (next_random(&c.noise_seed) / 2147483648.0 - 1.0))
-
-
-cdef void note_quiet(Call* c, const short* pcm, int n) noexcept nogil:
-    cdef double power = mean_square(pcm, n)
-    c.noise_floor += (power - c.noise_floor) * (FLOOR_FALL if power < c.noise_floor else FLOOR_RISE)
-    c.quiet = power < ALWAYS_QUIET or power < c.noise_floor * QUIET_OVER_FLOOR
-
-
-cdef bint drop_it(Call* c, double due) noexcept nogil:
-    # Whether the packet just decoded is left out to make the delay shorter.
-    cdef int advice = jitter_advice(&c.jitter, due)
-    if advice < DELAY_SHRINK:
-        c.urgent = 0
-        return False
-    if advice == DELAY_SHRINK_NOW:
-        c.urgent += 1
-    return c.quiet or (c.urgent > URGENT_STEPS and c.urgent % URGENT_EVERY == 0)
-
-
-cdef bint play(Call* c, const JitterPacket* p, double due) noexcept nogil:
-    # One packet to the fifo; False when it was dropped.
-    cdef short* dst = &c.fifo[c.fifo_len]
-    cdef int n = p.length
-    if p.payload_type == PT_CN:
-        # RFC 3389: level in -dBov. White noise of that power: uniform, so the amplitude is sqrt(3) of it.
-        c.comfort = 32767.0 * 1.7320508 * pow(10.0, -(p.payload[0] & 0x7f) / 20.0)
-        if c.comfort > 3000.0:
-            c.comfort = 3000.0
-        n = LINE_FRAME
-        comfort_noise(c, dst, n)
-        c.fifo_flags |= FRAME_COMFORT_NOISE
-        c.quiet = True
-    else:
-        c.comfort = -1.0
-        if p.payload_type == PT_PCMA:
-            alaw_decode(p.payload, dst, n)
-        else:
-            ulaw_decode(p.payload, dst, n)
-        note_quiet(c, dst, n)
-    if drop_it(c, due):
-        count(&c.stats.dropped, 1)
-        return False
-    plc_good(c.plc, dst, n)
-    c.heard = True
-    c.fifo_len += n
-    c.fifo_arrival = p.arrival
-    return True
-
-
-cdef void fill(Call* c, double due) noexcept nogil:
-    # At least one frame into the fifo.
-    cdef JitterPacket* p = NULL
-    cdef int samples = 0, result
-    while c.fifo_len < LINE_FRAME:
-        if c.quiet and jitter_advice(&c.jitter, due) == DELAY_GROW:
-            plc_conceal(c.plc, &c.fifo[c.fifo_len], LINE_FRAME)
-            c.fifo_len += LINE_FRAME
-            c.fifo_arrival = due
-            c.fifo_flags |= FRAME_INSERTED
-            count(&c.stats.inserted, 1)
-            return
-        result = jitter_get(&c.jitter, due, &p, &samples)
-        if result == JITTER_NORMAL:
-            play(c, p, due)     # when it was dropped, the next one is due now
-            continue
-        if result != JITTER_MISSING and c.comfort >= 0.0:
-            comfort_noise(c, &c.fifo[c.fifo_len], samples)
-            c.fifo_flags |= FRAME_COMFORT_NOISE | FRAME_NO_PACKET
-        elif c.heard:
-            plc_conceal(c.plc, &c.fifo[c.fifo_len], samples)
-            if result == JITTER_MISSING:
-                c.fifo_flags |= FRAME_CONCEALED
-            else:
-                c.fifo_flags |= FRAME_NO_PACKET
-                if 0 < c.jitter.empty_run <= AUDIBLE_GAP:
-                    c.fifo_flags |= FRAME_CONCEALED
-        else:
-            memset(&c.fifo[c.fifo_len], 0, samples * sizeof(short))
-            c.fifo_flags |= FRAME_NO_PACKET
-        c.fifo_len += samples
-        c.fifo_arrival = due
-
-
-cdef void deliver(Core* core, Call* c, double due) noexcept nogil:
-    cdef Frame frame
-    cdef int n
-    cdef double power
-    fill(c, due)
-    if c.tap is not NULL:
-        tap_end(c.tap, c.fifo)
-    n = resampler_process(c.up, c.fifo, LINE_FRAME, frame.pcm, FRAME)
-    c.fifo_len -= LINE_FRAME
-    if c.fifo_len:
-        memmove(c.fifo, &c.fifo[LINE_FRAME], c.fifo_len * sizeof(short))
-    if n < FRAME:
-        memset(&frame.pcm[max(n, 0)], 0, (FRAME - max(n, 0)) * sizeof(short))
-    frame.arrival = c.fifo_arrival
-    frame.flags = c.fifo_flags
-    if c.fifo_flags & FRAME_CONCEALED:
-        count(&c.stats.concealed, 1)
-    c.fifo_flags = 0
-    power = mean_square(frame.pcm, FRAME)
-    store_real(&c.stats.power_in, c.stats.power_in + METER * (power - c.stats.power_in))
-    if ring_put(&c.frames, &frame, 1) == 1:
-        core.frames_new = True
-    else:
-        count(&c.stats.frames_lost, 1)
-
-
-cdef void publish(Call* c, double due) noexcept nogil:
-    store_relaxed(&c.stats.lost, c.lost_prior + source_lost(&c.rtp))
-    store_relaxed(&c.stats.duplicated, c.duplicated_prior + c.rtp.duplicated)
-    store_relaxed(&c.stats.reordered, c.reordered_prior + c.rtp.reordered)
-    store_relaxed(&c.stats.late, c.jitter.late + c.jitter.overflowed)
-    store_real(&c.stats.jitter_ms, c.rtp.jitter * 1000.0 / JITTER_CLOCK)
-    store_real(&c.stats.delay_ms, jitter_delay_ms(&c.jitter, due))
-    store_real(&c.stats.target_ms, c.jitter.delay.target)
 
 
 cdef void inbound_step(Core* core, Call* c, double due, double now) noexcept nogil:

@@ -60,6 +60,9 @@ cdef void jitter_pass(Jitter* j, int64_t seq) noexcept nogil
 # A step at time `now` (seconds). NORMAL: *packet is valid until the next put. MISSING, EMPTY: *samples is how much of
 # the timestamp scale the step covers.
 cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) noexcept nogil
-# How far playing runs behind the shortest transit, ms. Only when playing.
-cdef double jitter_delay_ms(const Jitter* j, double now) noexcept nogil
-cdef int jitter_advice(const Jitter* j, double now) noexcept nogil
+# Whether the next step would be NORMAL.
+cdef bint jitter_ready(Jitter* j, double now) noexcept nogil
+# How far what is heard runs behind the shortest transit, ms, when `waiting` timestamp units were taken and are not yet
+# played. Only when playing.
+cdef double jitter_delay_ms(const Jitter* j, double now, int waiting) noexcept nogil
+cdef int jitter_advice(const Jitter* j, double now, int waiting) noexcept nogil

@@ -22,11 +22,12 @@ from libc.string cimport memcpy, memset
 from aiphone.native.alloc cimport counted_calloc, counted_free
 from aiphone.native.delay cimport (
     DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW, Delay, DelayConfig, delay_advice, delay_init,
-    delay_rebase, delay_update,
+    delay_rebase, delay_seen, delay_update,
 )
 
 cdef double RESYNC_MS = 2000.0
 cdef double SLACK_MS = 20.0        # rule 4: this much over the target counts as near
+cdef double PAUSE_SHRINK_MS = 25.0 # more than the step of 20 ms that it takes, so that it does not alternate
 cdef enum:
     STALL_STEPS = 4                # rule 4: 80 ms without a packet are more than jitter
     JUMP = JITTER_CLOCK            # a gap of more than a second is not waited for
@@ -63,14 +64,14 @@ cdef inline double behind_ms(const Jitter* j, int64_t timestamp, double now) noe
     return now * 1000.0 - <double>timestamp / UNITS_PER_MS - j.delay.base
 
 
-cdef double jitter_delay_ms(const Jitter* j, double now) noexcept nogil:
-    return behind_ms(j, j.next, now) if j.playing else 0.0
+cdef double jitter_delay_ms(const Jitter* j, double now, int waiting) noexcept nogil:
+    return behind_ms(j, j.next - waiting, now) if j.playing else 0.0
 
 
-cdef int jitter_advice(const Jitter* j, double now) noexcept nogil:
+cdef int jitter_advice(const Jitter* j, double now, int waiting) noexcept nogil:
     if not j.playing or j.empty_run:
         return DELAY_KEEP
-    return delay_advice(&j.delay, behind_ms(j, j.next, now))
+    return delay_advice(&j.delay, behind_ms(j, j.next - waiting, now))
 
 
 cdef JitterPacket* oldest(Jitter* j) noexcept nogil:
@@ -101,6 +102,7 @@ cdef void give_up(Jitter* j, JitterPacket* p) noexcept nogil:
     j.last = p.seq
     p.state = FREE
     j.late += 1
+    delay_seen(&j.delay, True)
 
 
 cdef int jitter_put(Jitter* j, int64_t seq, uint32_t timestamp, const unsigned char* payload, int length,
@@ -131,6 +133,7 @@ cdef int jitter_put(Jitter* j, int64_t seq, uint32_t timestamp, const unsigned c
         j.last = seq - 1            # reordered before playing began
     if seq <= j.last:
         j.late += 1
+        delay_seen(&j.delay, True)
         return JITTER_LATE
     if p.state == AUDIO and p.seq > j.last:
         j.overflowed += 1           # a whole buffer ahead: the oldest goes
@@ -221,17 +224,27 @@ cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) 
         # A pause of the sender: here the delay may change as it likes.
         if delay_advice(&j.delay, delay) == DELAY_GROW:
             samples[0] = JITTER_FRAME
-        elif delay_advice(&j.delay, delay) >= DELAY_SHRINK:
+        elif delay > j.delay.target + PAUSE_SHRINK_MS:
             j.next += <int>min(gap, <int64_t>2 * JITTER_FRAME)
         else:
             j.next += samples[0]
         return JITTER_EMPTY
+    # Played, but after a step without it: that hole was heard as a loss would have been.
+    delay_seen(&j.delay, j.empty_run > 0 and p.timestamp < j.next)
     p.state = FREE
     j.last = p.seq
     j.next = p.timestamp + p.samples
     j.empty_run = 0
     packet[0] = p
     return JITTER_NORMAL
+
+
+cdef bint jitter_ready(Jitter* j, double now) noexcept nogil:
+    cdef JitterPacket* p
+    if not j.playing:
+        return False
+    p = due(j, now)
+    return p is not NULL and p.timestamp <= j.next
 
 
 RESULTS = {JITTER_NORMAL: "normal", JITTER_MISSING: "missing", JITTER_PREFETCHING: "prefetching",
@@ -281,13 +294,17 @@ cdef class JitterBuffer:
             return RESULTS[result], p.seq, p.samples
         return RESULTS[result], None, samples
 
-    def advice(self, double now):
-        """``"keep"``, ``"grow"``, ``"shrink"`` or ``"shrink now"``."""
-        return ADVICE[jitter_advice(self._jitter, now)]
+    def ready(self, double now):
+        """Whether the next step would bring a packet."""
+        return bool(jitter_ready(self._jitter, now))
 
-    def delay_ms(self, double now):
-        """How far playing runs behind the shortest transit."""
-        return jitter_delay_ms(self._jitter, now)
+    def advice(self, double now, int waiting=0):
+        """``"keep"``, ``"grow"``, ``"shrink"`` or ``"shrink now"``; ``waiting`` timestamp units are not yet played."""
+        return ADVICE[jitter_advice(self._jitter, now, waiting)]
+
+    def delay_ms(self, double now, int waiting=0):
+        """How far what is heard runs behind the shortest transit."""
+        return jitter_delay_ms(self._jitter, now, waiting)
 
     @property
     def target_ms(self):

@@ -5,15 +5,16 @@ any NAT on the way stay as they are. Positions count the queued samples that hav
 and samples dropped by a flush do not count.
 """
 
-from libc.math cimport fabs
+from libc.math cimport sqrt
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memmove, memset
 
 from aiphone.native.call cimport (
-    EVENT_PLAYOUT_DRAINED, EVENT_PLAYOUT_STARTED, FRAME, LINE_FRAME, MAX_PTIME, PT_PCMA, CNAME_LEN, Call, Core, emit,
-    mean_square, next_random,
+    CNAME_LEN, EVENT_PLAYOUT_DRAINED, EVENT_PLAYOUT_STARTED, FRAME, LINE_FRAME, MAX_PTIME, PT_G722, PT_PCMA, Call, Core,
+    emit, mean_square, next_random,
 )
 from aiphone.native.g711 cimport alaw_encode, ulaw_encode
+from aiphone.native.g722 cimport g722_encode
 from aiphone.native.platform cimport (
     Address, address_is_any, clock_now, count, datagram_send, load_acquire, load_real, load_relaxed, store_real,
     store_relaxed,
@@ -22,6 +23,7 @@ from aiphone.native.resample cimport resampler_process
 from aiphone.native.ring cimport ring_get, ring_skip_to, ring_used
 from aiphone.native.rtcp cimport RTCP_MAX, RtcpSender, ntp_of, rtcp_write
 from aiphone.native.rtp cimport RTP_HEADER, rtp_write_header
+from aiphone.native.srtp cimport crypto_protect, crypto_protect_rtcp
 from aiphone.native.tap cimport tap_begin, tap_sent
 from aiphone.native.telephone_event cimport EVENT_PAYLOAD, sender_step
 
@@ -30,6 +32,8 @@ cdef double METER = 0.4                         # weight of the newest frame
 cdef double RTCP_SECONDS = 5.0                  # RFC 3550 section 6.2
 cdef enum:
     FADE = 128              # 8 ms at 16 kHz: no click, and over within the packet
+    PACKET_WORDS = 127      # header, 60 ms and what SRTP adds; it asks for words
+    REPORT_WORDS = 36
     RESAMPLER_TAIL = 3      # silent steps after which the resampler holds nothing but zeros
 
 
@@ -39,14 +43,18 @@ cdef double now_of(Core* core, double fallback) noexcept nogil:
 
 cdef void send_packet(Core* core, Call* c, int payload_type, uint32_t timestamp, const unsigned char* payload,
                       int n, bint mark) noexcept nogil:
-    cdef unsigned char packet[RTP_HEADER + MAX_PTIME]
+    cdef uint32_t room[PACKET_WORDS]
+    cdef unsigned char* packet = <unsigned char*>room
+    cdef int length = RTP_HEADER + n
     cdef Address* to = &c.source if c.learned else &c.stream.remote
     rtp_write_header(packet, payload_type, mark, c.seq, timestamp, c.ssrc)
     memcpy(packet + RTP_HEADER, payload, n)
     c.seq += 1
     if to.port == 0 or address_is_any(to):
         return              # nowhere to send (hold in the old way): the counters go on
-    if datagram_send(c.rtp_fd, packet, RTP_HEADER + n, to):
+    if c.crypto_out is not NULL:
+        length = crypto_protect(c.crypto_out, packet, length)
+    if length > 0 and datagram_send(c.rtp_fd, packet, length, to):
         count(&c.stats.packets_sent, 1)
         count(&c.stats.bytes_sent, n)
     else:
@@ -84,10 +92,53 @@ cdef int take(Call* c, short* pcm, bint* flushed) noexcept nogil:
     return n
 
 
-cdef void next_frame(Call* c, bint muted) noexcept nogil:
+cdef void encode(Call* c, const short* pcm) noexcept nogil:
+    # One frame at 16 kHz joins c.coded.
+    cdef short line[2 * LINE_FRAME]
+    cdef int n
+    cdef unsigned char* dst = c.coded + c.coded_len
+    if c.stream.payload_type == PT_G722:
+        c.coded_len += g722_encode(c.g722_out, pcm, dst, FRAME)
+        if c.tap is NULL:
+            return
+    n = resampler_process(c.down, pcm, FRAME, line, 2 * LINE_FRAME)
+    if n <= 0:
+        return
+    if c.tap is not NULL:
+        tap_sent(c.tap, line, n)
+    if c.stream.payload_type == PT_G722:
+        return
+    if c.stream.payload_type == PT_PCMA:
+        alaw_encode(line, dst, n)
+    else:
+        ulaw_encode(line, dst, n)
+    c.coded_len += n
+
+
+cdef void nothing_to_say(Core* core, Call* c) noexcept nogil:
+    # A frame of silence, or of the noise that tells the other side that the line is not dead.
+    cdef short pcm[FRAME]
+    cdef double amplitude
+    cdef int i
+    c.gain = load_real(&c.gain_target)
+    store_real(&c.stats.power_out, c.stats.power_out * (1.0 - METER))
+    if core.comfort_level > 0.0:
+        # Uniform noise: its peak is the square root of three times its mean square.
+        amplitude = 32767.0 * sqrt(3.0 * core.comfort_level) / 2147483648.0
+        for i in range(FRAME):
+            pcm[i] = <short>(amplitude * (next_random(&c.noise_seed) - 2147483648.0))
+    elif c.stream.payload_type == PT_G722:
+        memset(pcm, 0, sizeof(pcm))     # its silence depends on what came before
+    else:
+        memset(c.coded + c.coded_len, 0xd5 if c.stream.payload_type == PT_PCMA else 0xff, LINE_FRAME)
+        c.coded_len += LINE_FRAME
+        return
+    encode(c, pcm)
+
+
+cdef void next_frame(Core* core, Call* c, bint muted) noexcept nogil:
     # Appends one frame to c.coded and notes what is to be reported once it has left.
     cdef short pcm[FRAME]
-    cdef short line[2 * LINE_FRAME]
     cdef bint flushed = False
     cdef int n = 0
     cdef double power
@@ -98,10 +149,7 @@ cdef void next_frame(Call* c, bint muted) noexcept nogil:
     if n == 0:
         c.idle += 1
         if c.idle > RESAMPLER_TAIL:
-            c.gain = load_real(&c.gain_target)
-            store_real(&c.stats.power_out, c.stats.power_out * (1.0 - METER))
-            memset(c.coded + c.coded_len, 0xd5 if c.stream.payload_type == PT_PCMA else 0xff, LINE_FRAME)
-            c.coded_len += LINE_FRAME
+            nothing_to_say(core, c)
             return
     else:
         if c.idle:
@@ -119,15 +167,7 @@ cdef void next_frame(Call* c, bint muted) noexcept nogil:
         if flushed or ring_used(&c.playout) == 0:
             c.drained_pending = True
             c.sounding = False
-    n = resampler_process(c.down, pcm, FRAME, line, 2 * LINE_FRAME)
-    if n > 0:
-        if c.tap is not NULL:
-            tap_sent(c.tap, line, n)
-        if c.stream.payload_type == PT_PCMA:
-            alaw_encode(line, c.coded + c.coded_len, n)
-        else:
-            ulaw_encode(line, c.coded + c.coded_len, n)
-        c.coded_len += n
+    encode(c, pcm)
 
 
 cdef void report_playout(Core* core, Call* c, double at) noexcept nogil:
@@ -162,7 +202,7 @@ cdef bint outbound_step(Core* core, Call* c, int64_t tick, double due) noexcept 
         c.timestamp += LINE_FRAME
         c.mark = True
         return True
-    next_frame(c, key == 0)
+    next_frame(core, c, key == 0)
     while c.coded_len >= ptime:
         send_packet(core, c, c.stream.payload_type, c.timestamp, c.coded, ptime, c.mark)
         c.mark = False
@@ -177,7 +217,8 @@ cdef bint outbound_step(Core* core, Call* c, int64_t tick, double due) noexcept 
 
 
 cdef void outbound_rtcp(Core* core, Call* c, double now, bint bye) noexcept nogil:
-    cdef unsigned char packet[RTCP_MAX]
+    cdef uint32_t room[REPORT_WORDS]
+    cdef unsigned char* packet = <unsigned char*>room
     cdef RtcpSender s
     cdef Address to
     cdef int n, fd = c.rtcp_fd
@@ -203,4 +244,7 @@ cdef void outbound_rtcp(Core* core, Call* c, double now, bint bye) noexcept nogi
         to = c.stream.remote_rtcp
     if to.port == 0 or address_is_any(&to) or fd < 0:
         return
-    datagram_send(fd, packet, n, &to)
+    if c.crypto_out is not NULL:
+        n = crypto_protect_rtcp(c.crypto_out, packet, n)
+    if n > 0:
+        datagram_send(fd, packet, n, &to)

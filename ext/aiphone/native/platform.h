@@ -123,6 +123,15 @@ static inline int thread_start(pthread_t *thread, void *(*body)(void *), void *a
     return error;
 }
 
+/* What the calling thread is called in lists of threads; at most 15 characters. */
+static inline void thread_name(const char *name) {
+#ifdef __APPLE__
+    pthread_setname_np(name);
+#elif defined(__linux__)
+    prctl(PR_SET_NAME, (unsigned long)name, 0, 0, 0);
+#endif
+}
+
 static inline void thread_join(pthread_t thread) { pthread_join(thread, NULL); }
 
 /* --------------------------------------------------------------------------------------------------- wake */

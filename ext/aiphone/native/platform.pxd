@@ -21,6 +21,7 @@ cdef extern from "platform.h" nogil:
         pass
     int raise_priority()
     int thread_start(pthread_t* thread, void* (*body)(void*) noexcept nogil, void* argument)
+    void thread_name(const char* name)
     void thread_join(pthread_t thread)
 
     ctypedef struct Wake:

@@ -30,3 +30,5 @@ cdef int resampler_process(Resampler* r, const short* src, int n, short* dst, in
 cdef int resampler_max_out(const Resampler* r, int n) noexcept nogil
 # Group delay in samples of the output rate.
 cdef int resampler_delay(const Resampler* r) noexcept nogil
+# The most memory that one of 8 and 16 kHz has beside its struct; tables are shared.
+cdef int resampler_bytes() noexcept nogil

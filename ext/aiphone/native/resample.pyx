@@ -257,6 +257,10 @@ cdef int resampler_delay(const Resampler* r) noexcept nogil:
     return 0 if r.filter == NULL else r.filter.delay
 
 
+cdef int resampler_bytes() noexcept nogil:
+    return (BLOCK + 255) * sizeof(float)
+
+
 cdef int resampler_process(Resampler* r, const short* src, int n, short* dst, int capacity) noexcept nogil:
     cdef const Filter* f = r.filter
     cdef int made = 0, block, i, history

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -14,10 +16,11 @@ import pytest
 from aiphone.events import Event, PlayoutDrained, PlayoutStarted, RtpStream
 from aiphone.media.engine import MediaEngine
 from aiphone.media.ports import RtpPortPool
-from aiphone.native import rtp
+from aiphone.native import g711, rtp
 from aiphone.native.engine import live_allocations
 
 PATIENCE = 5.0
+SO_TIMESTAMPNS = getattr(socket, "SO_TIMESTAMPNS", 35)
 
 
 def stream_to(port: int) -> RtpStream:
@@ -92,18 +95,32 @@ def test_frames_wake_the_listener_and_carry_the_arrival_time(engine: MediaEngine
     assert max(errors) < 0.015
 
 
-def test_python_that_stands_still_delays_no_packet(engine: MediaEngine, peer: socket.socket) -> None:
-    """A thread holds the GIL for 0.3 s: what was queued is sent on time all the same."""
-    call = engine.add("c1", RtpPortPool("127.0.0.1", 44000, 44999).open(), stream_to(peer.getsockname()[1]))
-    peer.recv(2048)
-    call.write(np.full(320 * 8, 8000, np.int16))
-    before = engine.stats().packets_timed
-    # One C call that does not give up the GIL.
-    start = time.monotonic()
-    while time.monotonic() - start < 0.3:
-        sum(range(3_000_000))
-    assert engine.stats().packets_timed - before >= 12
-    assert call.played == 320 * 8
+def test_python_that_stands_still_delays_no_packet(engine: MediaEngine) -> None:
+    """Nothing else of Python runs for two seconds: what was queued is sent on time, then silence, on time too."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(PATIENCE)
+        peer.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        call = engine.add("c1", RtpPortPool("127.0.0.1", 44000, 44999).open(), stream_to(peer.getsockname()[1]))
+        peer.recv(2048)
+        call.write(np.full(320 * 40, 8000, np.int16))
+        start = time.monotonic()
+        while time.monotonic() - start < 2.0:
+            sum(range(3_000_000))  # one C call that does not give up the GIL
+        packets = []
+        peer.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, control, _, _ = peer.recvmsg(2048, 64)
+                packets.append((struct.unpack("qq", control[0][2][:16]), rtp.parse(data)))
+    assert call.played == 320 * 40
+    times = np.array([seconds + nanoseconds * 1e-9 for (seconds, nanoseconds), _ in packets])
+    assert 98 <= len(times) <= 110
+    late = times - times[0] - 0.02 * np.arange(len(times))
+    assert np.percentile(np.abs(late - np.median(late)), 90) < 0.02
+    loud = [np.abs(g711.decode_ulaw(p[5])).max() > 4000 for _, p in packets]
+    assert 40 <= sum(loud) <= 41  # the last of it is in the resampler for 5 ms more
+    assert not any(loud[45:])
 
 
 def test_stop_ends_everything_and_is_idempotent(peer: socket.socket) -> None:

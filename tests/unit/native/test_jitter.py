@@ -174,3 +174,16 @@ def test_bounds_and_fixed_mode() -> None:
 
 def test_longer_payloads_than_60_ms_are_refused() -> None:
     assert JitterBuffer().put(CYCLE, 0, 0.0, bytes(481), 481) == "too long"
+
+
+def test_a_hole_that_was_heard_counts_as_late() -> None:
+    """Played one step after it was due is no loss, but it is a hole: the target sees to it that they become rare."""
+    rng = random.Random(3)
+    buffer, n, holes = JitterBuffer(min_ms=4, start_ms=4), 6000, 0
+    events = [(i * 0.02 + rng.random() * 0.03, 0, i) for i in range(n)] + [(0.005 + 0.02 * i, 1, i) for i in range(n)]
+    for at, kind, i in sorted(events):
+        if kind == 0:
+            buffer.put(CYCLE + i, i * 160, at)
+        else:
+            holes += buffer.get(at)[0] == "empty" and i > n // 2
+    assert holes / (n / 2) < 0.02

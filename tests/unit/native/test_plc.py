@@ -65,16 +65,17 @@ def test_no_clicks_at_the_seams(rate: int) -> None:
 
 
 @RATES
-def test_fades_by_a_fifth_every_10_ms_after_the_first_and_is_silent_after_60(rate: int) -> None:
+def test_fades_slowly_in_a_burst_and_is_silent_after_120_ms(rate: int) -> None:
     pcm = voice(rate, 0.3, 100.0)
     concealer = Concealer(rate)
     run(concealer, pcm, rate // 100, set())
     step = rate // 100
-    gap = concealer.conceal(10 * step)
-    gap = np.concatenate([gap, concealer.conceal(step)])[concealer.delay :]
-    levels = [rms(gap[i * step : (i + 1) * step]) / rms(pcm) for i in range(9)]
-    assert levels[:6] == pytest.approx([1.0, 0.9, 0.7, 0.5, 0.3, 0.1], abs=0.06)
-    assert not gap[6 * step :].any()
+    gap = concealer.conceal(13 * step)
+    gap = np.concatenate([gap, concealer.conceal(2 * step)])[concealer.delay :]
+    levels = [rms(gap[i * step : (i + 1) * step]) / rms(pcm) for i in range(14)]
+    expected = [1.0, 0.9, 0.76, 0.68, 0.6, 0.52, 0.44, 0.36, 0.28, 0.2, 0.12, 0.04]
+    assert levels[:12] == pytest.approx(expected, abs=0.06)
+    assert not gap[12 * step :].any()
 
 
 @RATES
@@ -114,7 +115,7 @@ def test_loss_before_anything_arrived_is_silence() -> None:
 @given(
     rate=st.sampled_from([8000, 16000]),
     cuts=st.lists(st.integers(1, 200), min_size=1, max_size=30),
-    gap_ms=st.integers(1, 90),
+    gap_ms=st.integers(1, 150),
     seed=st.integers(0, 1000),
 )
 def test_a_gap_sounds_the_same_however_it_is_cut(rate: int, cuts: list[int], gap_ms: int, seed: int) -> None:

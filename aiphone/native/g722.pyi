@@ -1,0 +1,9 @@
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Buffer
+
+def available() -> bool: ...
+
+class G722:
+    def encode(self, pcm: npt.NDArray[np.int16]) -> bytes: ...
+    def decode(self, data: Buffer) -> npt.NDArray[np.int16]: ...

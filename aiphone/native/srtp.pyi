@@ -1,0 +1,9 @@
+AVAILABLE: bool
+KEY_BYTES: int
+SUITES: dict[str, int]
+
+class NativeCrypto:
+    def __init__(self, key: bytes, suite: str, *, sending: bool) -> None: ...
+    def apply(self, packet: bytes, *, rtcp: bool = False, sending: bool) -> bytes | None: ...
+    @property
+    def released(self) -> bool: ...

@@ -1,0 +1,224 @@
+"""What is heard of a call: one frame in each step.
+
+Packets become sound at the line's rate (8 kHz, with G.722 16 kHz), which waits in ``sound`` until a frame is full. What
+waits is also what time-scaling works on: the jitter buffer says that the delay should grow or shrink, and here it is
+decided whether anybody would hear it. In a pause every stretch of sound is as good as any other. In speech one pitch
+period is taken or added where two neighbouring ones are nearly the same, and when the delay is far too long, where
+they are somewhat the same.
+"""
+
+from libc.math cimport fabs, pow, sqrt
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy, memset
+
+from aiphone.native.call cimport (
+    FRAME, FRAME_COMFORT_NOISE, FRAME_CONCEALED, FRAME_NO_PACKET, FRAME_STRETCHED, LINE_FRAME, PT_CN, PT_G722, PT_PCMA,
+    Call, Core, Frame, mean_square, next_random,
+)
+from aiphone.native.delay cimport DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW
+from aiphone.native.g711 cimport alaw_decode, ulaw_decode
+from aiphone.native.g722 cimport g722_decode, g722_decoder_reset
+from aiphone.native.jitter cimport (
+    JITTER_CLOCK, JITTER_MISSING, JITTER_NORMAL, JitterPacket, jitter_advice, jitter_delay_ms, jitter_get,
+    jitter_ready,
+)
+from aiphone.native.platform cimport count, store_real, store_relaxed
+from aiphone.native.plc cimport plc_conceal, plc_good, plc_reset
+from aiphone.native.resample cimport resampler_process, resampler_reset
+from aiphone.native.ring cimport ring_put
+from aiphone.native.rtp cimport source_lost
+from aiphone.native.stretch cimport (
+    stretch_end, stretch_init, stretch_lengthen, stretch_played, stretch_shorten,
+)
+from aiphone.native.tap cimport tap_end
+
+cdef double METER = 0.4
+cdef double QUIET_OVER_FLOOR = 4.0      # 6 dB
+cdef double ALWAYS_QUIET = 1e-6         # -60 dBFS
+cdef double COMFORT_MOST = 3000.0       # amplitude; a louder "background" is an error or an attack
+cdef double OVER_TARGET_MS = 4.0
+cdef float ANY = -1.0                   # likenesses that are asked for, see stretch
+cdef float SAME = 0.9
+cdef float SIMILAR = 0.6
+cdef enum:
+    FLOOR_FRAMES = 75       # the background is the quietest frame of the last 1.5 to 3 s
+    AUDIBLE_GAP = 6         # steps until concealment has faded out
+    PAUSE_STRETCHES = 3     # in one step of a pause
+
+
+cdef inline int scale(const Call* c) noexcept nogil:
+    # Samples for each timestamp unit.
+    return 2 if c.wide else 1
+
+
+cdef inline double delay_of(const Call* c, double due) noexcept nogil:
+    return jitter_delay_ms(&c.jitter, due, c.sound.waiting // scale(c))
+
+
+cdef inline int advice_of(const Call* c, double due) noexcept nogil:
+    return jitter_advice(&c.jitter, due, c.sound.waiting // scale(c))
+
+
+cdef void comfort_noise(Call* c, short* dst, int n) noexcept nogil:
+    cdef int i
+    for i in range(n):
+        dst[i] = <short>(c.comfort * (next_random(&c.noise_seed) / 2147483648.0 - 1.0))
+
+
+cdef void change_rate(Call* c, bint wide) noexcept nogil:
+    # The codec changed in mid-call. The last milliseconds of the old one are given up, not mixed with the new.
+    c.wide = wide
+    c.plc = c.wide_plc if wide else c.narrow_plc
+    plc_reset(c.plc)
+    stretch_init(&c.sound, 16000 if wide else 8000)
+    resampler_reset(c.up)
+    resampler_reset(c.tap_down)
+    if wide:
+        g722_decoder_reset(c.g722_in)
+
+
+cdef void play(Call* c, const JitterPacket* p) noexcept nogil:
+    # One packet's sound joins what waits.
+    cdef short* dst
+    cdef int n = p.length
+    if p.payload_type != PT_CN and c.wide != (p.payload_type == PT_G722):
+        change_rate(c, p.payload_type == PT_G722)
+    dst = stretch_end(&c.sound)
+    if p.payload_type == PT_CN:
+        # RFC 3389: level in -dBov. White noise of that power: uniform, so the amplitude is sqrt(3) of it.
+        c.comfort = min(32767.0 * sqrt(3.0) * pow(10.0, -(p.payload[0] & 0x7f) / 20.0), COMFORT_MOST)
+        n = LINE_FRAME * scale(c)
+        comfort_noise(c, dst, n)
+        c.sound_flags |= FRAME_COMFORT_NOISE
+    else:
+        c.comfort = -1.0
+        if p.payload_type == PT_G722:
+            n = g722_decode(c.g722_in, p.payload, dst, n)
+        elif p.payload_type == PT_PCMA:
+            alaw_decode(p.payload, dst, n)
+        else:
+            ulaw_decode(p.payload, dst, n)
+    plc_good(c.plc, dst, n)
+    c.heard = True
+    c.sound.waiting += n
+    c.sound_arrival = p.arrival
+
+
+cdef void next_sound(Call* c, double due) noexcept nogil:
+    # A packet's sound, or what stands in for it, joins what waits.
+    cdef JitterPacket* p = NULL
+    cdef int samples = 0, result = jitter_get(&c.jitter, due, &p, &samples)
+    cdef short* dst
+    if result == JITTER_NORMAL:
+        play(c, p)
+        return
+    samples *= scale(c)
+    dst = stretch_end(&c.sound)
+    if result != JITTER_MISSING and c.comfort >= 0.0:
+        comfort_noise(c, dst, samples)
+        c.sound_flags |= FRAME_COMFORT_NOISE | FRAME_NO_PACKET
+    elif c.heard:
+        plc_conceal(c.plc, dst, samples)
+        if result == JITTER_MISSING:
+            c.sound_flags |= FRAME_CONCEALED
+        else:
+            c.sound_flags |= FRAME_NO_PACKET
+            if 0 < c.jitter.empty_run <= AUDIBLE_GAP:
+                c.sound_flags |= FRAME_CONCEALED
+    else:
+        memset(dst, 0, samples * sizeof(short))
+        c.sound_flags |= FRAME_NO_PACKET
+    c.sound.waiting += samples
+    c.sound_arrival = due
+
+
+cdef void note_background(Call* c, double power) noexcept nogil:
+    if c.step % FLOOR_FRAMES == 0:
+        c.quietest_before = c.quietest
+        c.quietest = power
+    elif power < c.quietest:
+        c.quietest = power
+
+
+cdef bint is_quiet(const Call* c, int frame) noexcept nogil:
+    cdef double power = mean_square(stretch_end(&c.sound) - c.sound.waiting, frame)
+    return power < ALWAYS_QUIET or power < min(c.quietest, c.quietest_before) * QUIET_OVER_FLOOR
+
+
+cdef void adapt_delay(Call* c, int frame, double due) noexcept nogil:
+    # Time-scaling, as far as the delay asks for it and nobody hears it. A frame waits.
+    cdef int advice = advice_of(c, due), turn = 0, changed, most
+    cdef bint quiet
+    if advice == DELAY_KEEP:
+        return
+    quiet = is_quiet(c, frame)
+    while turn < (PAUSE_STRETCHES if quiet else 1):
+        turn += 1
+        # Not much beyond the target, or the next step would undo it.
+        most = <int>((fabs(delay_of(c, due) - c.jitter.delay.target) + OVER_TARGET_MS) * c.sound.rate / 1000)
+        if advice == DELAY_GROW:
+            changed = stretch_lengthen(&c.sound, most, ANY if quiet else SAME)
+            count(&c.stats.lengthened, changed * (1 if c.wide else 2))
+        elif jitter_ready(&c.jitter, due):
+            changed = stretch_shorten(&c.sound, most, ANY if quiet else (SAME if advice == DELAY_SHRINK else SIMILAR))
+            count(&c.stats.shortened, changed * (1 if c.wide else 2))
+        else:
+            return
+        if changed == 0:
+            return
+        c.sound_flags |= FRAME_STRETCHED
+        while c.sound.waiting < frame:
+            next_sound(c, due)
+        if advice_of(c, due) != advice:
+            return
+
+
+cdef void deliver(Core* core, Call* c, double due) noexcept nogil:
+    cdef Frame frame
+    cdef short line[LINE_FRAME]
+    cdef int n, wanted = LINE_FRAME * scale(c)
+    cdef const short* sound
+    cdef double power
+    while c.sound.waiting < wanted:
+        next_sound(c, due)
+        wanted = LINE_FRAME * scale(c)
+    adapt_delay(c, wanted, due)
+    wanted = LINE_FRAME * scale(c)
+    while c.sound.waiting < wanted:
+        next_sound(c, due)
+        wanted = LINE_FRAME * scale(c)
+    sound = stretch_end(&c.sound) - c.sound.waiting
+    if c.wide:
+        memcpy(frame.pcm, sound, FRAME * sizeof(short))
+        if c.tap is not NULL:
+            n = resampler_process(c.tap_down, sound, FRAME, line, LINE_FRAME)
+            tap_end(c.tap, line)
+    else:
+        if c.tap is not NULL:
+            tap_end(c.tap, sound)
+        n = resampler_process(c.up, sound, LINE_FRAME, frame.pcm, FRAME)
+        if n < FRAME:
+            memset(&frame.pcm[max(n, 0)], 0, (FRAME - max(n, 0)) * sizeof(short))
+    stretch_played(&c.sound, wanted)
+    frame.arrival = c.sound_arrival
+    frame.flags = c.sound_flags
+    if c.sound_flags & FRAME_CONCEALED:
+        count(&c.stats.concealed, 1)
+    c.sound_flags = 0
+    power = mean_square(frame.pcm, FRAME)
+    note_background(c, power)
+    store_real(&c.stats.power_in, c.stats.power_in + METER * (power - c.stats.power_in))
+    if ring_put(&c.frames, &frame, 1) == 1:
+        core.frames_new = True
+    else:
+        count(&c.stats.frames_lost, 1)
+
+
+cdef void publish(Call* c, double due) noexcept nogil:
+    store_relaxed(&c.stats.lost, c.lost_prior + source_lost(&c.rtp))
+    store_relaxed(&c.stats.duplicated, c.duplicated_prior + c.rtp.duplicated)
+    store_relaxed(&c.stats.reordered, c.reordered_prior + c.rtp.reordered)
+    store_relaxed(&c.stats.late, c.jitter.late + c.jitter.overflowed)
+    store_real(&c.stats.jitter_ms, c.rtp.jitter * 1000.0 / JITTER_CLOCK)
+    store_real(&c.stats.delay_ms, delay_of(c, due))
+    store_real(&c.stats.target_ms, c.jitter.delay.target)
