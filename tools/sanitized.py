@@ -1,0 +1,135 @@
+"""Builds the extensions a second time, with sanitizers, and runs Python programs with them.
+
+    python tools/sanitized.py                                 build, or bring up to date
+    python tools/sanitized.py -m pytest tests/unit/native     ... and run this with the sanitized extensions
+
+The copies lie in ``build/sanitized`` and are found before the ordinary ones; nothing else changes. A read or write
+outside an object (AddressSanitizer) or undefined behaviour (UndefinedBehaviorSanitizer) ends the process with a
+report and exit status 99. The extensions are compiled with coverage callbacks too, which ``tests/fuzz/coverage.c``
+receives: what is fuzzed is what is sanitized.
+
+Works with gcc on Linux. Exit status 3 where the compiler has no sanitizers.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "ext" / "aiphone" / "native"
+BUILT = ROOT / "build" / "sanitized"
+COVERAGE = ROOT / "tests" / "fuzz" / "coverage.c"
+FAILED = 99
+CANNOT_BUILD = 3
+
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+# `shift-base` is left out of what is undefined: C11 6.5.7 forbids 1 << 31, every compiler in use defines it.
+C_FLAGS = ["-O1", "-g1", "-std=c11", "-D_GNU_SOURCE", "-DAIPHONE_DEBUG_NATIVE", "-Wno-unused-function"]
+C_FLAGS += [*SANITIZERS, "-fno-sanitize=shift-base", "-fsanitize-coverage=trace-pc"]
+
+RUNNER = """
+import runpy, sys
+import aiphone.native
+aiphone.native.__path__.insert(0, sys.argv.pop(1))
+sys.argv.pop(0)
+if sys.argv[0] == "-m":
+    sys.argv.pop(0)
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def library(name: str) -> str | None:
+    """The compiler's own copy of a runtime library; None when it has none."""
+    path = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=False).stdout
+    return path.strip() if os.path.isabs(path.strip()) else None  # noqa: PTH117 - gcc answers with the bare name
+
+
+def build() -> Path:
+    """Compile what has changed; the directory with the extensions.
+
+    Raises:
+        SystemExit: there is no compiler with sanitizers here (3), or something does not compile.
+    """
+    if sys.platform != "linux" or library("libasan.so") is None or library("libubsan.so") is None:
+        print("a build with sanitizers needs gcc on Linux with libasan and libubsan", file=sys.stderr)
+        raise SystemExit(CANNOT_BUILD)
+    import numpy
+    from Cython.Build import cythonize
+    from setuptools import Distribution, Extension
+    from setuptools.command.build_ext import build_ext
+
+    os.environ["CC"] = "gcc"
+    headers = [str(p) for p in [*SOURCES.glob("*.pxd"), *SOURCES.glob("*.h")]]
+    extensions = [
+        Extension(
+            f"aiphone.native.{path.stem}",
+            [str(path.relative_to(ROOT))],
+            include_dirs=[numpy.get_include(), str(SOURCES)],
+            extra_compile_args=C_FLAGS,
+            extra_link_args=SANITIZERS,
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+            libraries=["m"],
+            depends=headers,
+        )
+        for path in sorted(SOURCES.glob("*.pyx"))
+    ]
+    directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True}
+    directives |= {"initializedcheck": False, "embedsignature": True}
+    modules = cythonize(
+        extensions,
+        include_path=["ext"],
+        build_dir=str(BUILT / "c"),
+        quiet=True,
+        compiler_directives=directives,
+    )
+    command = build_ext(Distribution({"name": "sanitized", "ext_modules": modules}))
+    command.build_lib, command.build_temp = str(BUILT / "lib"), str(BUILT / "objects")
+    command.parallel = os.cpu_count() or 1
+    command.ensure_finalized()
+    command.run()
+    receiver = BUILT / "coverage.so"
+    if not receiver.exists() or receiver.stat().st_mtime < COVERAGE.stat().st_mtime:
+        flags = ["-O1", "-g1", "-shared", "-fPIC", "-std=c11", "-fsanitize=address"]
+        subprocess.run(["gcc", *flags, "-o", str(receiver), str(COVERAGE)], check=True)
+    return BUILT / "lib" / "aiphone" / "native"
+
+
+def environment() -> dict[str, str]:
+    """The environment in which Python can load the extensions.
+
+    Python's own allocator would hide small overruns, and it keeps memory to its end, which is no leak.
+    """
+    preload = [library("libasan.so"), library("libubsan.so"), str(BUILT / "coverage.so")]
+    return {
+        **os.environ,
+        "LD_PRELOAD": " ".join(path for path in preload if path),
+        "ASAN_OPTIONS": f"detect_leaks=0:exitcode={FAILED}:abort_on_error=0:allocator_may_return_null=1",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={FAILED}",
+        "PYTHONMALLOC": "malloc",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def run(arguments: Sequence[str], extra: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run ``python ARGUMENTS`` with the sanitized extensions, output and all to this process's own."""
+    command = [sys.executable, "-c", RUNNER, str(build()), *arguments]
+    return subprocess.run(command, cwd=ROOT, env={**environment(), **(extra or {})}, check=False)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point; returns the exit status of what was run."""
+    if not arguments:
+        print(build())
+        return 0
+    return run(arguments).returncode
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main(sys.argv[1:]))
