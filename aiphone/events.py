@@ -76,6 +76,8 @@ class IncomingCall(Event):
     """The Call-ID header, to find the call in a capture."""
     at: float
     """When the INVITE arrived."""
+    persona: str = ""
+    """Name of the persona that the called number asks for; empty: the line's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,9 @@ class RtpStream:
     remote_host: str
     remote_port: int
     payload_type: int
-    """RTP payload type we send; 0 is PCMU, 8 is PCMA (RFC 3551)."""
+    """RTP payload type we send; 0 is PCMU, 8 is PCMA, 9 is G722 (RFC 3551)."""
     codec: str
-    """``"PCMU"`` or ``"PCMA"``."""
+    """``"PCMU"``, ``"PCMA"`` or, where the engine was built with it, ``"G722"``."""
     dtmf_payload_type: int | None
     """telephone-event (RFC 4733), or None when the other side has none."""
     ptime_ms: int
@@ -116,6 +118,12 @@ class RtpStream:
     receive: bool
     remote_rtcp_port: int | None = None
     rtcp_mux: bool = False
+    srtp_send: bytes | None = field(default=None, repr=False)
+    """Master key and salt (30 bytes) that we encrypt with, or None for plain RTP (RFC 3711, RFC 4568)."""
+    srtp_receive: bytes | None = field(default=None, repr=False)
+    """The same of what the other side sends; given together with ``srtp_send``."""
+    srtp_suite: str = ""
+    """``"AES_CM_128_HMAC_SHA1_80"`` or ``"AES_CM_128_HMAC_SHA1_32"`` (RFC 4568 section 6.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,32 @@ class MediaNegotiated(Event):
 class CallConfirmed(Event):
     """The ACK arrived (incoming) or we sent it (outgoing): both sides may speak."""
 
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TransferProgress(Event):
+    """How a transfer that we asked for is going (RFC 3515, RFC 5589); after a final 2xx the call is ended."""
+
+    code: int
+    """Status of the other side's new call: 100 accepted, 180 ringing, 200 done, 300 to 699 failed."""
+    reason: str
+    final: bool
+    """Nothing more follows; with a failure the call goes on as before."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallMoved(Event):
+    """The call goes on with somebody else: the other side transferred us, or its place was taken (RFC 3891).
+
+    The call's media follow with ``MediaNegotiated``, an update.
+    """
+
+    remote: str
+    """URI of the new other side, as far as it is known."""
+    sip_call_id: str
+    """The Call-ID header of the new dialog."""
     at: float
 
 
@@ -210,7 +244,43 @@ class VoiceStopped(Event):
     """The voiced stretch since the last ``VoiceStarted``, with pre-roll and a short tail; 16 kHz."""
 
 
+@dataclass(frozen=True, slots=True)
+class VoiceContinues(Event):
+    """The caller is still speaking; posted again and again while a voice lasts, for partial transcripts."""
+
+    at: float
+    """Arrival of the newest frame in ``pcm``."""
+    pcm: Pcm = field(repr=False, compare=False)
+    """The voiced stretch so far, with pre-roll; 16 kHz."""
+
+
+# --------------------------------------------------------------------------- turn end
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEndEstimated(Event):
+    """How much the caller's voice, at the pause that began this generation, sounds like the end of a turn."""
+
+    generation: int
+    probability: float
+    """0 is "goes on for certain", 1 "has finished"."""
+    seconds: float
+    """From the request to the answer, queueing included."""
+
+
 # --------------------------------------------------------------------------- speech to text
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenWord:
+    """A word of a transcript, as it is written there."""
+
+    text: str
+    start: float
+    """Seconds from the start of the transcribed audio, to about a tenth."""
+    end: float
+    probability: float
+    """How sure the recogniser is, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +294,25 @@ class Transcribed(Event):
     queued: float
     """Time it waited for a worker."""
     retried: bool = False
-    """True when the guard decoded a second time with the full context."""
+    """True when the guard decoded a second time with more context."""
+    words: tuple[SpokenWord, ...] = ()
+    """The words one by one."""
+    language: str = ""
+    """ISO 639-1 code of what was spoken, as set or detected."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartialTranscript(Event):
+    """What the caller seems to have said so far, while still speaking. Posted for some of the requests only."""
+
+    generation: int
+    """The generation that was current when it was asked for."""
+    text: str
+    """Everything, the uncertain end included."""
+    stable: str
+    """The beginning of ``text`` that successive partials agree on; whole words."""
+    seconds: float
+    """Time the transcription took, without queueing."""
 
 
 # --------------------------------------------------------------------------- language model

@@ -43,14 +43,27 @@ class Persona:
     )
     """System prompt. ``{name}`` and ``{caller}`` are filled in."""
     greeting: str = "Hello, this is {name}. How can I help you?"
+    greeting_again: str = ""
+    """Said instead to a caller whose conversation is remembered (``--session``); empty for the same greeting."""
+    remember: bool = True
+    """Whether conversations are kept from call to call, where there is a session file."""
     language: str = "en"
     voice: str = ""
     """A voice's name, or empty for the default one."""
     sampling: Sampling = field(default_factory=Sampling)
     patience: float = 0.7
-    """Seconds of silence after which the caller's turn is over."""
+    """Seconds of silence after which the caller's turn is over, when neither voice nor words say more."""
+    patience_floor: float = 0.35
+    """The same for a turn that is over by all signs; never more than ``patience``."""
+    patience_ceiling: float = 1.1
+    """The same for one that is certainly not over; never less than ``patience``. Three times as long for a caller who
+    asks for time."""
     interrupt_after: float = 0.25
     """Seconds of the caller's voice that stop the assistant."""
+    filler: str = "One moment."
+    """Said once when an answer takes long; empty for nothing."""
+    filler_after: float = 1.6
+    """Seconds from the caller's last sound until it is said."""
     think_limit: float = 20.0
     """Seconds after which an answer that has not begun is given up, with an apology."""
     idle_after: float = 15.0

@@ -97,18 +97,27 @@ def questions(store: Store) -> dict[str, Callable[[], object]]:
         "search: a rare word": lambda: store.calls(CallFilter(text=store_words(store))),
         "search: two words": lambda: store.calls(CallFilter(text="cancel appointment")),
         "search: a beginning": lambda: store.calls(CallFilter(text="appo")),
+        "search: one letter": lambda: store.calls(CallFilter(text="t")),
+        "search: part of a number": lambda: store.calls(CallFilter(text="1234")),
         "search: no such word": lambda: store.calls(CallFilter(text="qqqqqqqq")),
         "search: a word on one line, one day": lambda: store.calls(
             CallFilter(text="invoice", line="line3", since=NOW - 40 * DAY, until=NOW - 39 * DAY)
         ),
         "search: frequent word, unknown caller": lambda: store.calls(CallFilter(text="the", caller="nobody")),
+        "search: frequent word, any caller": lambda: store.calls(CallFilter(text="the", caller="sip:")),
+        "search: frequent word, no such line": lambda: store.calls(CallFilter(text="the", line="nobody")),
         "filter: part of a caller": lambda: store.calls(CallFilter(caller="5551234")),
         "filter: a caller who never called": lambda: store.calls(CallFilter(caller="nobody")),
+        "filter: two letters that nobody has": lambda: store.calls(CallFilter(caller="zz")),
         "filter: a line": lambda: store.calls(CallFilter(line="line5")),
         "a conversation": lambda: (store.call(500), store.words(500), store.turns(500)),
         "dashboard: a day": lambda: (
             store.latency_summary(NOW - DAY, NOW),
             store.calls_by_hour(NOW - DAY, NOW),
+        ),
+        "dashboard: a month": lambda: (
+            store.latency_summary(NOW - 31 * DAY, NOW),
+            store.calls_by_hour(NOW - 31 * DAY, NOW),
         ),
     }
 
@@ -189,7 +198,7 @@ def run(directory: Path, calls: int, rounds: int) -> dict[str, dict[str, dict[st
     chores = {
         "check": timed(store.check),
         "backup": timed(lambda: store.backup(directory / "bench.backup")),
-        "forget a caller": timed(lambda: store.forget_caller("sip:5551234@192.0.2.234")),
+        "forget a caller": timed(lambda: store.forget_caller("sip:5550042@192.0.2.42")),
         "close": timed(store.close),
     }
     chores["open"] = timed(lambda: Store(path, directory / "bench.key", lambda: NOW).close())

@@ -43,7 +43,7 @@ class FakeControl:
         self.changes: list[str] = []
         self.pull: Callable[[Callable[[int, int], None]], None] = lambda on_progress: on_progress(100, 100)
         self.catalogue = [
-            ModelInfo("tiny.en", "whisper", 100, True, True, True, "MIT", "a first call"),
+            ModelInfo("tiny.en", "whisper", 100, True, True, True, "MIT", "a first call", in_use=True),
             ModelInfo("base", "whisper", 200, False, False, False, "MIT", "accuracy"),
         ]
 

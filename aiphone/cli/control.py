@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +13,15 @@ from typing import Any, Literal, cast
 from aiphone import events as ev
 from aiphone.cli.assembly import Phone
 from aiphone.conversation.record import CallRecord
-from aiphone.errors import SipError
+from aiphone.errors import AiphoneError, SipError
 from aiphone.models.store import ModelStore
 from aiphone.persona import Persona
 from aiphone.server.control import LineStatus, LiveCall, ModelInfo, SessionEntry
-from aiphone.sip.settings import LineConfig
+from aiphone.sip.settings import CallPolicy, LineConfig
 from aiphone.store.records import DEFAULT_PERSONA, NotFoundError, SipClient
 from aiphone.store.store import Store
+
+log = logging.getLogger(__name__)
 
 SILENT_DBFS = -100.0
 
@@ -46,6 +50,8 @@ class PhoneControl:
         self._outgoing = itertools.count(1)
         self._line_since: dict[str, float] = {}
         self._persona_of: dict[str, Persona] = {}
+        self._refused: dict[str, str] = {}
+        """Lines that could not be started when the server was, and why."""
         self.record_calls = False
         self.personas_changed()
         self.settings_changed()
@@ -57,17 +63,21 @@ class PhoneControl:
         line = line_of(client, password)
         if self._phone.sip is None:
             raise SipError("the server is still starting; try again in a moment")
+        self._refused.pop(client.client_id, None)
         self.watch(ev.LineChanged(client.client_id, ev.LineState.REGISTERING))
         self._phone.sip.add_line(line)
 
     def stop_line(self, client_id: str) -> None:
         """See ``Control``."""
+        self._refused.pop(client_id, None)
         if self._phone.sip is not None:
             self._phone.sip.remove_line(client_id)
 
     def line_state(self, client_id: str) -> LineStatus:
         """See ``Control``."""
         board = self._phone.switchboard
+        if client_id in self._refused:
+            return LineStatus("failed", self._refused[client_id], self._line_since.get(client_id))
         known = board.lines.get(client_id) if board is not None else None
         if known is None:
             return LineStatus("stopped")
@@ -79,10 +89,19 @@ class PhoneControl:
             self._line_since[fact.line_id] = self._wall()
 
     def start_stored_lines(self) -> None:
-        """Register every line that was started when the server last ran. Raises ``StorageError``."""
+        """Register every line that was started when the server last ran; one that cannot be is shown as failed.
+
+        Raises ``StorageError`` when the store cannot be read.
+        """
         for client in self._store.sip_clients():
-            if client.started and client.enabled:
+            if not (client.started and client.enabled):
+                continue
+            try:
                 self.start_line(client, self._store.sip_password(client.client_id))
+            except AiphoneError as error:
+                log.error("the line '%s' could not be started: %s", client.client_id, error)
+                self._refused[client.client_id] = str(error)
+                self._line_since[client.client_id] = self._wall()
 
     # ------------------------------------------------------------------------------------------------ calls
 
@@ -125,8 +144,11 @@ class PhoneControl:
         """See ``Control``."""
         if self._phone.sip is None:
             raise SipError("the server is still starting; try again in a moment")
-        if line_id and self.line_state(line_id).state != "registered":
+        if line_id not in ("", "direct") and self.line_state(line_id).state != "registered":
             raise SipError(f"the line '{line_id}' is not registered: start it first")
+        configured = {"", "direct", *(line.client_id for line in self._phone.settings.lines)}
+        if line_id not in configured:
+            uri = callable_uri(uri, self._store.sip_client(line_id))
         call_id = f"o{next(self._outgoing)}"
         self._phone.sip.place_call(call_id, uri, line_id or None)
         return call_id
@@ -148,6 +170,7 @@ class PhoneControl:
                 starter=model.starter,
                 licence=model.licence,
                 good_for=model.good_for,
+                in_use=used.get(model.role, model.name if model.starter else "") == model.name,
             )
             for model in self._models.catalogue
         ]
@@ -205,6 +228,10 @@ class PhoneControl:
         """Who answers a line: its own persona and greeting, or the default ones."""
         return self._persona_of.get(line_id) or self._phone.by_line.get(line_id) or self._default
 
+    def persona_named(self, name: str) -> Persona:
+        """Who has this name, for a called number that has a persona of its own; the default one when nobody has."""
+        return self._persona(name)
+
     def personas_changed(self) -> None:
         """See ``Control``."""
         self._default = self._persona(DEFAULT_PERSONA)
@@ -214,7 +241,8 @@ class PhoneControl:
             if client.greeting:
                 persona = replace(persona, greeting=client.greeting)
             self._persona_of[client.client_id] = persona
-        self._phone.prepare_greetings({p.fill(p.greeting) for p in (self._default, *self._persona_of.values())})
+        personas = (self._default, *self._persona_of.values())
+        self._phone.prepare_greetings({p.fill(text) for p in personas for text in (p.greeting, p.greeting_again)})
 
     def _persona(self, name: str) -> Persona:
         try:
@@ -250,7 +278,20 @@ def line_of(client: SipClient, password: str) -> LineConfig:
         auth_username=client.auth_username,
         proxy=client.proxy,
         persona=client.persona,
+        policy=CallPolicy(srtp=client.srtp),
     )
+
+
+def callable_uri(text: str, client: SipClient) -> str:
+    """What was typed as a SIP URI: a number, or a name, is one at the line's server."""
+    if re.match(r"sips?:", text, re.IGNORECASE):
+        return text
+    if "@" in text:
+        return f"sip:{text}"
+    host = f"[{client.server_ip}]" if ":" in client.server_ip else client.server_ip
+    port = "" if client.server_port == 5060 else f":{client.server_port}"
+    transport = "" if client.transport == "udp" else f";transport={client.transport}"
+    return f"sip:{text}@{host}{port}{transport}"
 
 
 class _Progress:

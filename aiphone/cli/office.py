@@ -79,6 +79,7 @@ class Office:
         # The history numbers a call before anybody else speaks of it.
         phone.watchers += [self.history.watch, self.control.watch, self._record, feed, metrics]
         phone.persona_for = self.control.persona_for
+        phone.persona_named = self.control.persona_named
         api = Api(
             store=store,
             control=self.control,

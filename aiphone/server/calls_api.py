@@ -60,7 +60,9 @@ async def place_call(api: Api, request: Request) -> Answer:
     """``POST /api/calls``."""
     line_id = request.body["line_id"]
     try:
-        await api.run(api.store.sip_client, line_id)
+        # The direct line and those of the configuration file are not in the store.
+        if line_id != "direct" and api.control.line_state(line_id).state == "stopped":
+            await api.run(api.store.sip_client, line_id)
     except NotFoundError as error:
         problem = Problem("line_id", f"is '{line_id}', which there is not", "the client_id of a SIP client")
         raise ApiError(409, str(error), fields=[problem]) from None

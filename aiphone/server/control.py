@@ -62,10 +62,12 @@ class ModelInfo:
     """Bytes."""
     installed: bool
     chosen: bool
-    """It is the one in use, or will be after the next start."""
+    """It is used after the next start, unless a flag names another."""
     starter: bool
     licence: str
     good_for: str
+    in_use: bool = False
+    """Calls use it now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Control(Protocol):
         ...
 
     def place_call(self, uri: str, line_id: str) -> str:
-        """Call ``uri`` from a line; its live ``call_id``. Raises ``SipError``."""
+        """Call ``uri``, or a number at the line's server, from a line; its live ``call_id``. Raises ``SipError``."""
         ...
 
     def models(self) -> list[ModelInfo]:
@@ -115,7 +117,7 @@ class Control(Protocol):
         ...
 
     def choose_model(self, name: str) -> bool:
-        """Use this model from now on; True when that needs a restart. Raises ``ModelError``. *executor*"""
+        """Use this model; True when that begins with the next start. Raises ``ModelError``. *executor*"""
         ...
 
     def sessions(self) -> list[SessionEntry]:

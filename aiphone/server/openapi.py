@@ -112,7 +112,13 @@ _FROM_TO = (
 _CALLS_QUERY = (
     Field("caller", "string", "Part of the caller's URI or name.", "", high=200),
     Field("line", "string", "The SIP client, exactly.", "", high=64),
-    Field("text", "string", "Words said in the call, or in the caller's name.", "", high=200),
+    Field(
+        "text",
+        "string",
+        "Words said in the call or in the caller's name, or a part of the caller's number.",
+        "",
+        high=200,
+    ),
     *_FROM_TO,
     Field("limit", "integer", "Most calls in the answer.", 50, low=1, high=200),
     Field("before", "integer", "next of the page before.", None, low=1, high=2**53),
@@ -272,9 +278,17 @@ OPERATIONS: tuple[Operation, ...] = (
         202,
         errors=(409,),
     ),
-    O("post", "/api/models/{model}/choose", "choose_model", "Use it from now on.", "admin", s.CHOSEN, errors=(409,)),
+    O(
+        "post",
+        "/api/models/{model}/choose",
+        "choose_model",
+        "Use it after the next start.",
+        "admin",
+        s.CHOSEN,
+        errors=(409,),
+    ),
     # settings, status
-    O("get", "/api/settings", "get_settings", "All settings.", "read", s.SETTINGS),
+    O("get", "/api/settings", "get_settings", "All settings.", "read", s.SETTINGS, etag=True),
     O(
         "patch",
         "/api/settings",
@@ -284,6 +298,8 @@ OPERATIONS: tuple[Operation, ...] = (
         s.SETTINGS,
         body=s.SETTINGS,
         partial=True,
+        errors=(412,),
+        etag=True,
     ),
     O("get", "/api/status", "get_status", "The running system.", "read", s.STATUS),
     O("get", "/api/dashboard", "get_dashboard", "The first page's figures.", "read", s.DASHBOARD, query=_SINCE),
@@ -345,7 +361,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if "\n" in operation.summary:
         entry["description"] = operation.summary
-    if operation.etag and operation.method in ("put", "delete"):
+    if operation.etag and operation.method in ("put", "patch", "delete"):
         version = {"type": "string", "pattern": '^(?:"[0-9]{1,15}"|\\*)$'}
         entry["parameters"].append(
             {

@@ -94,7 +94,20 @@ SIP_CLIENT = Schema(
             1000,
             pattern=TEXT,
         ),
-        Field("transport", "string", "How SIP travels.", "udp", choices=("udp", "tcp")),
+        Field(
+            "transport",
+            "string",
+            "How SIP travels to the server; tls is encrypted, and often on port 5061.",
+            "udp",
+            choices=("udp", "tcp", "tls"),
+        ),
+        Field(
+            "srtp",
+            "string",
+            "Encrypt what is said (SRTP, keys in SDP: RFC 4568); optional takes calls without it, too.",
+            "off",
+            choices=("off", "optional", "mandatory"),
+        ),
         _text("auth_username", "Name for authentication where it differs from username.", 128),
         _text(
             "proxy",
@@ -148,6 +161,8 @@ PERSONA = Schema(
         _text("caller_name", "What the transcript calls the other side.", 100, _P.caller_name, low=1),
         _text("prompt", "System prompt. {name} and {caller} are filled in.", 8000, _P.prompt, pattern=TEXT),
         _text("greeting", "First words of a call.", 1000, _P.greeting, pattern=TEXT),
+        _text("greeting_again", "First words to a remembered caller; empty is the same.", 1000, pattern=TEXT),
+        Field("remember", "boolean", "Keep conversations from call to call, with a session file.", _P.remember),
         _text(
             "language",
             "Spoken language, or auto.",
@@ -176,10 +191,26 @@ PERSONA = Schema(
         Field(
             "patience",
             "number",
-            "Seconds of silence after which the caller's turn is over.",
+            "Seconds of silence that end the caller's turn, when neither voice nor words say more.",
             _P.patience,
             low=0.1,
             high=10,
+        ),
+        Field(
+            "patience_floor",
+            "number",
+            "The same when the turn is over by all signs; never more than patience.",
+            _P.patience_floor,
+            low=0.1,
+            high=10,
+        ),
+        Field(
+            "patience_ceiling",
+            "number",
+            "The same when it is certainly not over; never less than patience.",
+            _P.patience_ceiling,
+            low=0.1,
+            high=30,
         ),
         Field(
             "interrupt_after",
@@ -187,6 +218,15 @@ PERSONA = Schema(
             "Seconds of the caller's voice that stop the assistant.",
             _P.interrupt_after,
             low=0.05,
+            high=60,
+        ),
+        _text("filler", "Said once when an answer takes long; empty is nothing.", 1000, _P.filler, pattern=TEXT),
+        Field(
+            "filler_after",
+            "number",
+            "Seconds from the caller's last sound until the filler is said.",
+            _P.filler_after,
+            low=0.5,
             high=60,
         ),
         Field(
@@ -401,7 +441,8 @@ MODEL = Schema(
         Field("role", "string", "What it is for: whisper, llm, voice, vad, ..."),
         Field("size", "integer", "Bytes."),
         Field("installed", "boolean", "It is here."),
-        Field("chosen", "boolean", "It is in use, or will be after the next start."),
+        Field("chosen", "boolean", "It is used after the next start, unless a flag names another."),
+        Field("in_use", "boolean", "Calls use it now."),
         Field("starter", "boolean", "It belongs to the set for a first call."),
         Field("licence", "string", "Its licence."),
         Field("good_for", "string", "What it is good for."),
@@ -412,7 +453,12 @@ MODELS = Schema("Models", "The catalogue.", (Field("models", "array", "The model
 CHOSEN = Schema(
     "Chosen",
     "The model was chosen.",
-    (Field("name", "string", "Its name."), Field("restart_needed", "boolean", "It is used after the next start.")),
+    (
+        Field("name", "string", "Its name."),
+        Field(
+            "restart_needed", "boolean", "It is used after the next start of the server; until then, the one before."
+        ),
+    ),
 )
 
 # ------------------------------------------------------------------------------------- settings, status
@@ -465,6 +511,7 @@ LATENCY_POINT = Schema(
         Field("turns", "integer", "Turns in it."),
         Field("p50", "number", "Median seconds of a turn."),
         Field("p95", "number", "95th percentile."),
+        Field("p99", "number", "99th percentile."),
     ),
 )
 HOUR = Schema(
@@ -487,7 +534,13 @@ DASHBOARD = Schema(
         Field("hours", "array", "Calls over that time; hours without a call are left out.", of=HOUR),
         Field("turns", "integer", "Turns in that time."),
         Field("interrupted", "integer", "Answers that the caller talked over."),
-        Field("latency", "object", "Of whole turns; null when there were none.", of=PERCENTILES, nullable=True),
+        Field(
+            "latency",
+            "object",
+            "Of whole turns (of very many, those of an even sample); null when there were none.",
+            of=PERCENTILES,
+            nullable=True,
+        ),
         Field("parts", "object", "Of each part of a turn.", of=PART_PERCENTILES),
         Field("points", "array", "Latency over that time.", of=LATENCY_POINT),
         Field(

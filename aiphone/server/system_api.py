@@ -11,17 +11,19 @@ from typing import Any
 
 from aiphone.errors import AiphoneError
 from aiphone.server import metrics
-from aiphone.server.api import Answer, Api, ApiError, Pull, Request
+from aiphone.server.api import Answer, Api, ApiError, Pull, Request, etag
 from aiphone.server.clients_api import all_clients
 from aiphone.server.control import ModelInfo
 from aiphone.server.openapi import document
 from aiphone.server.shapes import PARTS
-from aiphone.store.records import LatencySummary, Retention
+from aiphone.store.records import LatencySummary, Retention, VersionError
 
 log = logging.getLogger(__name__)
 
 _KEPT = {"record_calls": False, "allowed_hosts": [], "guide_done": False}
 """Settings that are in the store under their own names, with what they are at first."""
+_VERSION = "_settings_version"
+"""Setting that counts the changes of the others."""
 _DAYS = {"keep_calls_days": "calls", "keep_transcripts_days": "transcripts", "keep_recordings_days": "recordings"}
 _PROGRESS_SECONDS = 0.5
 
@@ -126,29 +128,37 @@ async def _pull(api: Api, name: str, pull: Pull) -> None:
 
 async def get_settings(api: Api, request: Request) -> Answer:  # noqa: ARG001 - all operations look alike
     """``GET /api/settings``."""
-    return Answer(await api.run(_settings, api))
+    settings, version = await api.run(_settings, api)
+    return Answer(settings, headers=etag(version))
 
 
 async def change_settings(api: Api, request: Request) -> Answer:
     """``PATCH /api/settings``."""
-    await api.run(_change_settings, api, request.body)
-    settings = await api.run(_settings, api)
+    await api.run(_change_settings, api, request.body, request.if_match)
+    settings, version = await api.run(_settings, api)
     api.guard.allow(settings["allowed_hosts"])
     api.control.settings_changed()
     if request.body:
         await api.audit(request, "change", "settings", ", ".join(sorted(request.body)))
         api.hub.publish("settings")
-    return Answer(settings)
+    return Answer(settings, headers=etag(version))
 
 
-def _settings(api: Api) -> dict[str, Any]:
+def _settings(api: Api) -> tuple[dict[str, Any], int]:
+    """All settings, and their version."""
     days = api.store.retention()
     kept = {name: api.store.setting(name, default) for name, default in _KEPT.items()}
-    return {name: int(getattr(days, part)) for name, part in _DAYS.items()} | kept
+    version = int(api.store.setting(_VERSION, 1))
+    return {name: int(getattr(days, part)) for name, part in _DAYS.items()} | kept, version
 
 
-def _change_settings(api: Api, changes: dict[str, Any]) -> None:
+def _change_settings(api: Api, changes: dict[str, Any], if_version: int | None) -> None:
     with api.store.batch():
+        version = int(api.store.setting(_VERSION, 1))
+        if if_version not in (None, version):
+            raise VersionError("The settings were changed by someone else meanwhile: look at them, then change yours.")
+        if changes:
+            api.store.set_setting(_VERSION, version + 1)
         for name in _KEPT.keys() & changes.keys():
             api.store.set_setting(name, changes[name])
         if _DAYS.keys() & changes.keys():

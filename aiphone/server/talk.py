@@ -7,13 +7,15 @@ opens a socket of its own and speaks RTP (RFC 3550) with the media engine. So a 
 every other one, is measured by the same packets, and needs nothing from the switchboard but that its answers come
 here (``CallRouter``).
 
-The page is sent ``{"type": "started", "call_id"}`` when the call is answered and ``{"type": "ended", "reason"}`` when
-it is over; all else about a call is in the event stream. Main thread only.
+The page may say which browser it is in (``?browser=``), so that two of them are two callers. It is sent
+``{"type": "started", "call_id"}`` when the call is answered and ``{"type": "ended", "reason"}`` when it is over; all
+else about a call is in the event stream. Main thread only.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import socket
 from asyncio import AbstractEventLoop, Future
@@ -37,6 +39,9 @@ LINE = "web"
 """``line_id`` of the calls from the browser."""
 
 CALLER = "sip:browser@127.0.0.1"
+"""Who calls from a page that does not say which browser it is in."""
+BROWSER = re.compile(r"[a-z0-9]{8,32}")
+"""The id that a browser makes up for itself and keeps: what is remembered of a caller is then of this browser."""
 CALLED = "sip:ai@127.0.0.1"
 
 _HOST = "127.0.0.1"
@@ -270,8 +275,11 @@ class TalkBridge:
         self._numbers = count(1)
         self._closing = False
 
-    def connect(self, page: Page) -> TalkCall:
-        """A browser calls. Raises ``NetworkError`` when there is no port, or when the server is going down."""
+    def connect(self, page: Page, browser: str = "") -> TalkCall:
+        """A browser calls; ``browser`` is its id, which fits ``BROWSER``, or empty.
+
+        Raises ``NetworkError`` when there is no port, or when the server is going down.
+        """
         if self._closing:
             raise NetworkError("The server is shutting down; call again in a minute.")
         sockets = self._ports.open()
@@ -285,7 +293,7 @@ class TalkBridge:
             ev.IncomingCall(
                 call.call_id,
                 line_id=LINE,
-                caller=CALLER,
+                caller=CALLER.replace("browser@", f"browser-{browser}@") if browser else CALLER,
                 caller_name="Browser",
                 called=CALLED,
                 sip_call_id="",
@@ -375,12 +383,16 @@ class TalkHandler(tornado.websocket.WebSocketHandler):
         """The page calls."""
         self.set_nodelay(True)
         self._limit_send_buffer()
+        browser = self.get_query_argument("browser", "")
+        if browser and not BROWSER.fullmatch(browser):
+            self.close(NOT_UNDERSTOOD, "browser is not 8 to 32 small letters and digits")
+            return
         bridge = self._bridge()
         if bridge is None:
             self.close(TRY_AGAIN_LATER, "the models are still being loaded; try again in a moment")
             return
         try:
-            self._call = bridge.connect(self)
+            self._call = bridge.connect(self, browser)
         except NetworkError as error:
             log.warning("a browser's call was refused: %s", error)
             self.close(TRY_AGAIN_LATER, str(error))

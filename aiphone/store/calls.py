@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ log = logging.getLogger(__name__)
 MOST_PER_PAGE = 500
 """Calls that one page may have."""
 
+FEW = 200
+"""Calls that are looked up one by one rather than compared."""
+PIECE = 20_000
+"""Numbers of calls among which two indexes are compared at once."""
+
 _FIELDS = tuple(field.name for field in fields(CallRow))
-_CALL = (
-    "call.id, line_id, caller, caller_name, called, direction, started, answered, ended, end_code, end_reason, "
-    "recording, (SELECT media FROM call_media WHERE call_id = call.id)"
+_CALL = ", ".join(f"call.{name}" for name in _FIELDS if name != "media") + (
+    ", (SELECT media FROM call_media WHERE call_id = call.id)"
 )
 STOPPED = "the server stopped during the call"
 """``end_reason`` of the calls that a crash ended."""
@@ -86,6 +90,8 @@ class CallTables(ClientTables):
                     self._wall() if started is None else started,
                 ),
             )
+            if self._fts5:
+                search.put_who(db, number)
         return number
 
     def call_answered(self, call_id: int, at: float | None = None) -> None:
@@ -179,6 +185,13 @@ class CallTables(ClientTables):
         if self._fts5:
             search.take(self._db, call_id)
 
+    def _delete_call(self, call_id: int) -> None:
+        """Remove a call and what hangs on it, within a transaction."""
+        self._unindex(call_id)
+        if self._fts5:
+            search.take_who(self._db, call_id)
+        self._db.execute("DELETE FROM call WHERE id = ?", (call_id,))
+
     # ------------------------------------------------------------------ reading
 
     def call(self, call_id: int) -> CallRow:
@@ -210,31 +223,58 @@ class CallTables(ClientTables):
     def calls(self, where: CallFilter | None = None, limit: int = 50, before: int | None = None) -> CallPage:
         """A page of calls, the latest first. ``before`` is ``next_before`` of the page before it.
 
-        Calls that go on are found by everything but ``text``: their words are searched once they ended.
+        Calls that go on are found by everything but ``text``: their words are searched once they ended. A number as
+        ``text`` is also looked for within the callers' numbers: nobody types all of one.
         """
         limit = max(1, min(limit, MOST_PER_PAGE))
-        found = self._question(where or CallFilter(), before)
+        where = where or CallFilter()
+        number = where.text.strip().removeprefix("+")
+        if not number.isdecimal() or len(number) < search.SHORTEST_PART or where.caller:
+            return self._page(where, limit, before)
+        said = self._page(where, limit, before)
+        called = self._page(replace(where, text="", caller=number), limit, before)
+        both = sorted({call.id: call for call in (*said.calls, *called.calls)}.values(), key=lambda call: -call.id)
+        more = len(both) > limit or said.next_before is not None or called.next_before is not None
+        return CallPage(tuple(both[:limit]), both[:limit][-1].id if more else None)
+
+    def _page(self, where: CallFilter, limit: int, before: int | None) -> CallPage:
+        found = self._question(where)
         if found is None:
             return CallPage((), None)
-        tables, conditions, values = found
-        rows = self._read(
-            f"SELECT {_CALL} FROM {tables} WHERE {' AND '.join(conditions)} "
-            f"ORDER BY {_ORDER[tables]} DESC LIMIT :limit",
-            {**values, "limit": limit + 1},
-        )
+        tables, conditions, values, piecewise = found
+        number = _ORDER[tables]
+        conditions = [f"{number} < :before AND {number} >= :floor", *conditions]
+        sql = f"SELECT {_CALL} FROM {tables} WHERE {' AND '.join(conditions)} ORDER BY {number} DESC LIMIT :limit"
+        # Numbers grow with time but for a few, so the bounds keep the search among the right calls.
+        sql_bounds = "SELECT (SELECT min(id) FROM call), (SELECT max(id) FROM call)"  # apart, each is one step
+        if where.since is not None or where.until is not None:
+            sql_bounds = "SELECT min(id), max(id) FROM call WHERE started >= :since AND started < :until"
+        first, last = self._read(sql_bounds, {key: values[key] for key in ("since", "until") if key in values})[0]
+        rows: list[Any] = []
+        end = 0 if first is None else last + 1 if before is None else min(before, last + 1)
+        while first is not None and end > first and len(rows) <= limit:
+            floor = max(first, end - PIECE) if piecewise else first
+            rows += self._read(sql, {**values, "before": end, "floor": floor, "limit": limit + 1 - len(rows)})
+            end = floor
         page = tuple(_call(row) for row in rows[:limit])
         return CallPage(page, page[-1].id if len(rows) > limit else None)
 
-    def _question(self, where: CallFilter, before: int | None) -> tuple[str, list[str], dict[str, Any]] | None:
-        """Tables, conditions and their values for a filter; None when nothing can match."""
+    def _question(self, where: CallFilter) -> tuple[str, list[str], dict[str, Any], bool] | None:
+        """Tables, conditions and their values for a filter; None when nothing can match.
+
+        The last says that two indexes are asked, best for a piece of the calls at a time: the whole answer of one of
+        them is collected for each piece.
+        """
         words = search.words_of(where.text)
         if where.text.strip() and not words:
             return None
-        tables = "search CROSS JOIN call ON call.id = search.rowid" if words and self._fts5 else "call"
+        by_words = bool(words) and self._fts5
+        by_part = len(where.caller) >= search.SHORTEST_PART and self._fts5
+        tables = _BY_WORDS if by_words else _BY_PART if by_part else _ALL
         number = _ORDER[tables]
-        conditions = [f"{number} < :before"]
-        values: dict[str, Any] = {"before": 2**62 if before is None else before}
-        if words and self._fts5:
+        conditions: list[str] = []
+        values: dict[str, Any] = {}
+        if by_words:
             conditions.append("search MATCH :match")
             values["match"] = search.match(words)
         elif words:
@@ -245,33 +285,49 @@ class CallTables(ClientTables):
                     f"(SELECT 1 FROM words WHERE call_id = call.id AND text LIKE :word{index} ESCAPE '\\'))"
                 )
                 values[f"word{index}"] = _like(word)
-        if where.caller:
-            condition = "(caller LIKE :caller ESCAPE '\\' OR caller_name LIKE :caller ESCAPE '\\')"
-            # Without words, the latest matches come first; with them, fetching each call that has them takes longer.
-            conditions.append(f"+{number} IN (SELECT id FROM call WHERE {condition})" if words else condition)
+
+        def also(sql: str, column: str) -> None:
+            # Answered from an index of its own: fetching each call that the first one found takes longer by far.
+            few = [row[0] for row in self._read(f"{sql} LIMIT {FEW}", values)]
+            if len(few) < FEW:
+                conditions.append(f"{number} IN (SELECT value FROM json_each(:few{len(values)}))")
+                values[f"few{len(values)}"] = json.dumps(few)
+            else:
+                conditions.append(f"+{number} IN ({sql} AND {column} < :before AND {column} >= :floor)")
+
+        if by_part:
+            values["part"] = search.match_part(where.caller)
+            if by_words:
+                also("SELECT rowid FROM search_who WHERE search_who MATCH :part", "rowid")
+            else:
+                conditions.append("search_who MATCH :part")
+        elif where.caller:
             values["caller"] = _like(where.caller)
+            like = "(caller LIKE :caller ESCAPE '\\' OR caller_name LIKE :caller ESCAPE '\\')"
+            if by_words:
+                also(f"SELECT id FROM call WHERE {like}", "id")
+            else:
+                conditions.append(like)
         if where.line:
-            conditions.append("line_id = :line")
             values["line"] = where.line
+            if tables == _ALL:
+                conditions.append("line_id = :line")
+            else:
+                also("SELECT id FROM call WHERE line_id = :line", "id")
         if where.since is not None or where.until is not None:
             values |= {
                 "since": -1e300 if where.since is None else where.since,
                 "until": 1e300 if where.until is None else where.until,
             }
             conditions.append("started >= :since AND started < :until")
-            first, last = self._read(
-                "SELECT min(id), max(id) FROM call WHERE started >= :since AND started < :until",
-                {name: values[name] for name in ("since", "until")},
-            )[0]
-            if first is None:
-                return None
-            # Numbers grow with time but for a few, so these bounds keep the search among the right calls.
-            conditions.append(f"{number} BETWEEN :first AND :last")
-            values |= {"first": first, "last": last}
-        return tables, conditions, values
+        return tables, conditions, values, tables != _ALL and bool(where.line or (by_words and where.caller))
 
 
-_ORDER = {"call": "call.id", "search CROSS JOIN call ON call.id = search.rowid": "search.rowid"}
+_ALL = "call"
+_BY_WORDS = "search CROSS JOIN call ON call.id = search.rowid"
+_BY_PART = "search_who CROSS JOIN call ON call.id = search_who.rowid"
+_ORDER = {_ALL: "call.id", _BY_WORDS: "search.rowid", _BY_PART: "search_who.rowid"}
+"""The number of a call, which calls are listed by, for each way to look for them."""
 
 
 def _call(row: tuple[Any, ...]) -> CallRow:

@@ -103,8 +103,7 @@ class Forgetting(Dashboard):
             with self._write() as db:
                 for number in numbers:
                     spoken = db.execute("SELECT 1 FROM words WHERE call_id = ?", (number,)).fetchone() is not None
-                    self._unindex(number)
-                    db.execute("DELETE FROM call WHERE id = ?", (number,))
+                    self._delete_call(number)
                     removed = replace(removed, transcripts=removed.transcripts + spoken)
             removed = Removed(removed.calls + len(numbers), removed.transcripts, removed.recordings + len(recordings))
         return removed, kept

@@ -126,7 +126,15 @@ _V2: Step = (
     "CREATE INDEX turn_at ON turn (at, total, interrupted, parts)",
 )
 
-STEPS: Sequence[Step] = (_V1, _V2)
+# Version 3: SRTP by line. A month on the dashboard reads the times of a hundred thousand turns and the parts of a few:
+# an index that has the times alone is read several times as fast.
+_V3: Step = (
+    "ALTER TABLE sip_client ADD COLUMN srtp TEXT NOT NULL DEFAULT 'off'",
+    "DROP INDEX turn_at",
+    "CREATE INDEX turn_time ON turn (at, total, interrupted)",
+)
+
+STEPS: Sequence[Step] = (_V1, _V2, _V3)
 VERSION = len(STEPS)
 
 

@@ -47,6 +47,8 @@ class SipClient:
     persona: str = ""
     """Who answers; empty for the default persona."""
     enabled: bool = True
+    srtp: str = "off"
+    """SRTP (RFC 3711, RFC 4568) on this line: ``"off"``, ``"optional"`` or ``"mandatory"``."""
     started: bool = False
     """Whether the owner started it: it starts again with the server. Set by ``Store.set_started`` alone."""
     version: int = 1
@@ -64,6 +66,8 @@ class PersonaRecord:
     caller_name: str = Persona().caller_name
     prompt: str = Persona().prompt
     greeting: str = Persona().greeting
+    greeting_again: str = Persona().greeting_again
+    remember: bool = Persona().remember
     language: str = Persona().language
     voice: str = Persona().voice
     temperature: float = Sampling().temperature
@@ -73,7 +77,11 @@ class PersonaRecord:
     seed: int = Sampling().seed
     max_tokens: int = Sampling().max_tokens
     patience: float = Persona().patience
+    patience_floor: float = Persona().patience_floor
+    patience_ceiling: float = Persona().patience_ceiling
     interrupt_after: float = Persona().interrupt_after
+    filler: str = Persona().filler
+    filler_after: float = Persona().filler_after
     think_limit: float = Persona().think_limit
     idle_after: float = Persona().idle_after
     idle_limit: int = Persona().idle_limit
@@ -172,11 +180,12 @@ class CallFilter:
     """Which calls to list; every condition that is given must hold."""
 
     caller: str = ""
-    """Part of the caller's URI or name; ASCII case does not matter."""
+    """Part of the caller's URI or name; case does not matter (in parts of one or two characters, that of ASCII)."""
     line: str = ""
     """``line_id``, exactly."""
     text: str = ""
-    """Words that all occur in the conversation or the caller's URI and name; the last may be a beginning."""
+    """Words that all occur in the conversation or the caller's URI and name; the last may be a beginning. A number of
+    three digits and more may be any part of the caller's, too."""
     since: float | None = None
     """Started at this time or later."""
     until: float | None = None
@@ -210,11 +219,12 @@ class LatencyPoint:
     turns: int
     p50: float
     p95: float
+    p99: float
 
 
 @dataclass(frozen=True, slots=True)
 class LatencySummary:
-    """Latency of the turns since some time."""
+    """Latency of the turns since some time. Percentiles of very many turns are those of an even sample."""
 
     turns: int
     interrupted: int

@@ -27,6 +27,8 @@ PATIENCE = 30.0
 POLL = 0.05
 
 T = TypeVar("T")
+Needs = Callable[[str, str], str]
+"""Of the fixture ``needs``: package and command -> path of the command."""
 
 FLAGS = (
     "--headless=new",

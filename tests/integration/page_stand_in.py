@@ -115,6 +115,10 @@ class World:
     signed_in: bool = False
     heard: bytearray = field(default_factory=bytearray)
     """What the page's microphone sent."""
+    placed: list[Body] = field(default_factory=list)
+    """Calls that the page asked for."""
+    browsers: list[str] = field(default_factory=list)
+    """Which browsers talked."""
     watchers: set[EventsHandler] = field(default_factory=set)
     requests: list[tuple[str, str]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -235,7 +239,8 @@ def dashboard(world: World, hours: int) -> Body:
         if calls:
             counted.append({"at": at, "calls": calls, "answered": calls, "seconds": 64.0 * calls})
             p50 = 0.62 + 0.1 * wave + 0.05 * rng.random()
-            points.append({"at": at, "turns": 5 * calls, "p50": p50, "p95": p50 + 0.25 + 0.2 * rng.random()})
+            p95 = p50 + 0.25 + 0.2 * rng.random()
+            points.append({"at": at, "turns": 5 * calls, "p50": p50, "p95": p95, "p99": p95 + 0.3 * rng.random()})
     parts = {name: {"p50": v, "p95": 1.6 * v + 0.02, "p99": 2 * v + 0.05} for name, v in parts_of(7).items()}
     return {
         "active_calls": len(world.live),
@@ -282,6 +287,7 @@ def models() -> list[Body]:
     )
     return [
         {"name": name, "role": role, "size": size, "installed": here, "chosen": chosen, "starter": here}
+        | {"in_use": chosen}
         | {"licence": "MIT", "good_for": good, "pull": None}
         for name, role, size, here, chosen, good in rows
     ]
@@ -400,7 +406,10 @@ class Handler(tornado.web.RequestHandler):
 
     def on_calls(self, method: str, rest: list[str]) -> None:
         world = self.world
-        if not rest:
+        if not rest and method == "POST":
+            self.world.placed.append(self.body(shapes.PLACE_CALL))
+            self.answer({"call_id": "o1"}, 202)
+        elif not rest:
             wanted = self.get_query_argument("text", "").lower()
             limit, before = (
                 int(self.get_query_argument("limit", "50")),
@@ -461,6 +470,7 @@ class Handler(tornado.web.RequestHandler):
     def on_settings(self, method: str, rest: list[str]) -> None:
         if method == "PATCH":
             self.world.settings |= self.body(shapes.SETTINGS, partial=True)
+        self.set_header("ETag", '"1"')
         self.answer(self.world.settings)
 
     def on_status(self, method: str, rest: list[str]) -> None:
@@ -505,6 +515,7 @@ class TalkHandler(tornado.websocket.WebSocketHandler):
 
     def open(self, *_: str) -> None:
         self.set_nodelay(True)
+        self.world.browsers.append(self.get_query_argument("browser"))
         self.write_message({"type": "started", "call_id": "w1"})
         self.world.tell("state", call_id="w1", call=None, state="listening")
 

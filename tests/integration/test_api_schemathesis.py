@@ -4,6 +4,7 @@ that it forbids, and every answer as it says."""
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ from aiphone.server.openapi import document
 from aiphone.store.records import PersonaRecord, SipClient, TurnRow, WordsRow
 
 pytestmark = pytest.mark.integration
+
+EXAMPLES = int(os.environ.get("AIPHONE_TEST_EXAMPLES", "3"))
+"""Requests that are made up for each operation, besides those that cover each rule of its schema."""
 
 REFUSED_FOR_A_REASON = ["2xx", "304", "401", "403", "404", "409", "412", "416", "426", "429"]
 """What may be answered to a request that fits: 400, 415 and 422 say that it does not, and 5xx are never right."""
@@ -100,6 +104,8 @@ def fill(api: Any) -> None:
 
 
 @schema.parametrize()
-@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+)
 def test_api(case: schemathesis.Case, server: str) -> None:
     case.call_and_validate(base_url=server)

@@ -6,6 +6,20 @@ const QUIET = -50;
 /** Bytes that may wait in the socket, 0.4 s: more is delay, so frames are dropped. */
 const BACKLOG = 12800;
 
+/** What this browser calls itself towards the server, so that it is remembered apart from others. Made once, by chance. */
+function browserId() {
+  const fresh = () => Array.from(crypto.getRandomValues(new Uint8Array(10)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  try {
+    const known = localStorage.getItem("browser") ?? "";
+    if (/^[a-z0-9]{8,32}$/.test(known)) return known;
+    const made = fresh();
+    localStorage.setItem("browser", made);
+    return made;
+  } catch {
+    return fresh(); // without storage it is another browser with each call
+  }
+}
+
 export class TalkError extends Error {}
 
 const MICROPHONE = {
@@ -57,7 +71,9 @@ export class AudioLink {
     const capture = new AudioWorkletNode(context, "capture", { numberOfInputs: 1, numberOfOutputs: 0 });
     const player = new AudioWorkletNode(context, "player", { numberOfInputs: 0, numberOfOutputs: 1, outputChannelCount: [1] });
     this.#player = player;
-    const socket = new WebSocket(socketUrl("talk"));
+    const url = socketUrl("talk");
+    url.searchParams.set("browser", browserId());
+    const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     capture.port.onmessage = ({ data }) => this.#captured(data);

@@ -142,7 +142,7 @@ async function copyText(link, button) {
 const EMPTY = {
   client_id: "", username: "", password: "", server_ip: "", server_port: 5060, display_name: "AI Assistant",
   auto_answer: true, greeting: "Hello, this is {name}. How can I help you?",
-  transport: "udp", auth_username: "", proxy: "", persona: "", enabled: true,
+  transport: "udp", srtp: "off", auth_username: "", proxy: "", persona: "", enabled: true,
 };
 
 /** The next "office-1", "office-2", ... that is free. */
@@ -174,7 +174,8 @@ export async function openForm({ client = null, tag = null, taken = [], done }) 
   fields[7].classList.add("wide");
   const more = h("details", { class: "wide" }, h("summary", {}, "More options"),
     h("div", { class: "form-grid" },
-      field({ label: "Transport", name: "transport", value: known.transport || "udp", options: [["udp", "UDP"], ["tcp", "TCP"]] }),
+      field({ label: "Transport", name: "transport", value: known.transport || "udp", options: [["udp", "UDP"], ["tcp", "TCP"], ["tls", "TLS (encrypted)"]], hint: "TLS hides who calls whom; the server's port for it is often 5061." }),
+      field({ label: "Encrypt the sound", name: "srtp", value: known.srtp || "off", options: [["off", "Never"], ["optional", "When the other side can"], ["mandatory", "Always (SRTP)"]], hint: "Without TLS, whoever reads the signalling can read the keys." }),
       field({ label: "Auth username", name: "auth_username", value: text(known.auth_username), spellcheck: "false", hint: "Only when it differs from the username." }),
       field({ label: "Outbound proxy", name: "proxy", value: text(known.proxy), spellcheck: "false", hint: "Only when the provider asks for one." }),
       field({ label: "Persona", name: "persona", value: text(known.persona), options: [["", "Default"], ...personas.filter((p) => !p.is_default).map((p) => [p.name, p.name])], hint: "Who answers on this account." })));

@@ -66,10 +66,10 @@ export async function show(root, { signal }) {
     if (found.points.length === 0) latency.replaceChildren(h("p", { class: "muted" }, "No answer was measured in this time."));
     else {
       const gap = (3 * (to - since)) / 24;
-      const series = ["p50", "p95"].map((name) => ({ name, points: found.points.map((point) => ({ at: point.at, value: point[name] })) }));
+      const series = ["p50", "p95", "p99"].map((name) => ({ name, points: found.points.map((point) => ({ at: point.at, value: point[name] })) }));
       latency.replaceChildren(
-        h("ul", { class: "legend" }, h("li", {}, h("span", { class: "key" }), "half of the answers (p50)"), h("li", {}, h("span", { class: "key p95" }), "95 of 100 (p95)")),
-        lines({ series, from: since, to, gap, unit: delay, label: `Delay over time. Now half within ${delay(found.points.at(-1).p50)}, 95 of 100 within ${delay(found.points.at(-1).p95)}.` }));
+        h("ul", { class: "legend" }, h("li", {}, h("span", { class: "key" }), "half of the answers (p50)"), h("li", {}, h("span", { class: "key p95" }), "95 of 100 (p95)"), h("li", {}, h("span", { class: "key p99" }), "99 of 100 (p99)")),
+        lines({ series, from: since, to, gap, unit: delay, label: `Delay over time. Now half within ${delay(found.points.at(-1).p50)}, 95 of 100 within ${delay(found.points.at(-1).p95)}, 99 within ${delay(found.points.at(-1).p99)}.` }));
     }
     drawParts(found.parts);
     drawClients(found.lines);
@@ -86,9 +86,9 @@ export async function show(root, { signal }) {
     if (known.length === 0) return parts.replaceChildren(h("p", { class: "muted" }, "No answer was measured in this time."));
     const median = Object.fromEntries(known.map(([name]) => [name, found[name].p50]));
     const sum = Object.values(median).reduce((a, b) => a + b, 0);
-    const rows = known.map(([name, label, meaning]) => h("tr", {}, h("td", {}, label, h("p", { class: "hint" }, meaning)), h("td", { class: "number" }, delay(found[name].p50)), h("td", { class: "number" }, delay(found[name].p95))));
-    return parts.replaceChildren(stacked(median, sum, sum), legend(), h("div", { class: "table-wrap" }, h("table", {},
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Part"), h("th", { scope: "col" }, "Typical"), h("th", { scope: "col" }, "95 of 100"))), h("tbody", {}, rows))));
+    const rows = known.map(([name, label, meaning]) => h("tr", {}, h("td", {}, label, h("p", { class: "hint" }, meaning)), h("td", { class: "number" }, delay(found[name].p50)), h("td", { class: "number" }, delay(found[name].p95)), h("td", { class: "number" }, delay(found[name].p99))));
+    return parts.replaceChildren(stacked(median, sum, sum), legend(), h("div", { class: "table-wrap", tabindex: "0", role: "region", "aria-label": "Parts of the delay" }, h("table", {},
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Part"), h("th", { scope: "col" }, "Typical"), h("th", { scope: "col" }, "95 of 100"), h("th", { scope: "col" }, "99 of 100"))), h("tbody", {}, rows))));
   }
 
   function drawClients(found) {

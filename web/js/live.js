@@ -2,9 +2,10 @@
 // one text that changed, and levels are drawn once a frame whatever their rate.
 
 import { get, path, post } from "./api.js";
-import { empty, h, heading, keep, setText, toast } from "./dom.js";
+import { empty, h, heading, icon, keep, setText, toast } from "./dom.js";
 import { on } from "./events.js";
 import { callerOf, clock, delay } from "./format.js";
+import { openDialler } from "./dialler.js";
 import { said, sayAgain } from "./said.js";
 import { inNextFrame, repeat } from "./state.js";
 
@@ -35,7 +36,7 @@ export async function show(root, { signal }) {
     empty("Nobody is on the phone", "A call appears here the moment it rings.", h("a", { class: "button", href: "#/talk" }, "Try it from this browser")));
   const problem = h("p", { class: "error", role: "alert" });
   const number = h("p", { class: "muted", role: "status" });
-  root.append(heading("Live calls", number), problem, list, nothing);
+  root.append(heading("Live calls", number, h("button", { class: "quiet", id: "place-call", onclick: openDialler }, icon("clients"), "Place a call")), problem, list, nothing);
 
   const drawLevels = inNextFrame(() => {
     for (const call of calls.values()) {
@@ -100,7 +101,7 @@ export async function show(root, { signal }) {
       end: h("button", { class: "danger", onclick: () => hangUp(call) }, "Hang up"),
     };
     call.view = view;
-    const card = h("article", { class: "card live-call", role: "listitem" },
+    const card = h("div", { class: "card live-call", role: "listitem" },
       h("header", {}, h("div", {}, view.who, view.about), view.clock),
       h("div", { class: "meters" }, caller.row, assistant.row),
       view.words,
@@ -113,7 +114,7 @@ export async function show(root, { signal }) {
     const { view } = call;
     const [name, address] = callerOf(call);
     setText(view.who, name);
-    setText(view.about, [address, call.direction === "web" ? "from the browser" : `line ${call.line_id}`].filter(Boolean).join(" · "));
+    setText(view.about, [address, { web: "from the browser", out: `called from ${call.line_id}` }[call.direction] ?? `line ${call.line_id}`].filter(Boolean).join(" · "));
     setText(view.state, STATE_WORDS[call.state] ?? String(call.state ?? ""));
     setText(view.turn, Number.isFinite(call.last_turn) ? `last answer after ${delay(call.last_turn)}` : "");
     setText(view.clock, clock((performance.now() - call.zero) / 1000));

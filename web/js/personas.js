@@ -45,11 +45,16 @@ async function edit(root, name, signal) {
       field({ label: "Name", name: "name", value: name ? persona.name : "", readonly: name !== null, required: true, maxlength: "64", spellcheck: "false", hint: "For you. It cannot be changed later." }),
       text("The assistant calls itself", "bot_name"),
       long("Greeting", "greeting", "2", "The first words of a call. {name} and {caller} are filled in."),
+      long("Greeting for those who called before", "greeting_again", "2", "Said to callers whose conversation is remembered. Empty: the same greeting."),
       long("Instructions", "prompt", "7", "What the assistant is, knows and must not do. Short and clear works best."),
       field({ label: "Voice", name: "voice", value: persona.voice, options: [["", "Default"], ...voices], hint: "More voices: Settings, Models." }),
       text("Language", "language", "A code such as en, or auto."))),
     group("Turn taking", [
       number("Patience (seconds)", "patience", "0.05", "So much silence ends the caller's turn. Less is faster, and cuts in more often."),
+      number("Patience, clearly finished", "patience_floor", "0.05", "The same after a question or a whole sentence, with the voice falling."),
+      number("Patience, clearly not finished", "patience_ceiling", "0.05", "The same in the middle of a sentence or a number."),
+      text("Filler", "filler", "Said once when an answer takes long. Empty: nothing."),
+      number("Filler after (seconds)", "filler_after", "0.1", "From the caller's last sound."),
       number("Interrupted after (seconds)", "interrupt_after", "0.05", "So much of the caller's voice stops the assistant."),
       number("Give up after (seconds)", "think_limit", "1", "An answer that has not begun by then is given up."),
       text("Apology", "apology", "Said when an answer failed.")]),
@@ -69,6 +74,10 @@ async function edit(root, name, signal) {
     h("p", { class: "form-error", role: "alert" }),
     h("div", { class: "actions" }, save, h("a", { class: "button quiet", href: "#/personas" }, "Cancel"), h("span", { class: "grow" }),
       name && !persona.is_default && h("button", { type: "button", class: "danger", onclick: drop }, "Delete")));
+  // A field that the server knows and this page does not, yet: better under its plain name than not at all.
+  const unknown = Object.entries(persona).filter(([key, value]) => !form.elements[key] && !["version", "is_default"].includes(key) && value !== null && typeof value !== "object");
+  if (unknown.length) form.querySelector(".form-error").before(group("More", unknown.map(([key, value]) => field({ label: key.replaceAll("_", " "), name: key, value: typeof value === "boolean" ? value : String(value),
+    type: { boolean: "checkbox", number: "number" }[typeof value] ?? "text", step: typeof value === "number" ? "any" : null }))));
   root.append(h("p", { class: "back" }, h("a", { href: "#/personas" }, icon("back"), "Personas")), heading(name ?? "Add a persona"), form);
 
   async function submit(event) {

@@ -1,6 +1,6 @@
 // Settings: what is kept and for how long, the models, who is remembered, tokens for programs.
 
-import { get, patch, path, post, remove } from "./api.js";
+import { get, getWithTag, patch, path, post, remove } from "./api.js";
 import { confirmed, field, h, heading, keep, setText, showErrors, toast, values } from "./dom.js";
 import { on } from "./events.js";
 import { bytes, count, exactly, percent, when } from "./format.js";
@@ -12,7 +12,7 @@ export async function show(root, { signal, state }) {
   const problem = h("p", { class: "error", role: "alert" });
   const stack = h("div", { class: "stack" }, problem);
   root.append(heading("Settings"), stack);
-  const cards = [keeping, models, sessions, state.session.password_required ? tokens : null, about].filter(Boolean);
+  const cards = [keeping, names, models, sessions, state.session.password_required ? tokens : null, about].filter(Boolean);
   const shown = await Promise.allSettled(cards.map((card) => card(signal)));
   if (signal.aborted) return;
   for (const one of shown) {
@@ -43,6 +43,34 @@ async function keeping(signal) {
   return h("section", { class: "card" }, h("h2", {}, "What is kept"), form);
 }
 
+async function names(signal) {
+  let tag = null;
+  const box = field({ label: "Further names of this server", name: "allowed_hosts", type: "textarea", rows: "3", spellcheck: "false", placeholder: "phone.example.org", hint: "One on each line. Requests under other names are refused, so that no web site can pass itself off as this page." });
+  box.classList.add("wide");
+  const form = h("form", { novalidate: true, onsubmit: submit }, h("div", { class: "form-grid" }, box),
+    h("p", { class: "form-error", role: "alert" }), h("div", { class: "actions" }, h("button", {}, "Save the names")));
+  async function load() {
+    const { answer, etag } = await getWithTag("settings", { signal });
+    tag = etag;
+    form.elements.allowed_hosts.value = answer.allowed_hosts.join("\n");
+  }
+  async function submit(event) {
+    event.preventDefault();
+    try {
+      await patch("settings", { allowed_hosts: form.elements.allowed_hosts.value.split(/[\s,]+/).filter(Boolean) }, { etag: tag });
+      showErrors(form, null);
+      toast("Saved.");
+      await load();
+    } catch (error) {
+      showErrors(form, error);
+    }
+  }
+  // Another change of the settings gives them another version; what is being typed here stays.
+  on("settings", async () => { if (form.contains(document.activeElement)) tag = (await getWithTag("settings", { signal })).etag; else await load(); }, signal);
+  await load();
+  return h("section", { class: "card" }, h("h2", {}, "Address of this page"), h("p", { class: "hint" }, `It is open as ${location.host} now; localhost always works.`), form);
+}
+
 const ROLE = { whisper: "Speech to text", llm: "Language model", voice: "Voice", vad: "Voice activity", turn: "Turn end" };
 
 async function models(signal) {
@@ -69,7 +97,7 @@ async function models(signal) {
     setText(size, pull ? (pull.total ? percent(pull.done / pull.total) : bytes(pull.done)) : bytes(model.size));
     const button = cell.firstChild;
     const choosable = ["whisper", "llm", "voice"].includes(model.role);
-    setText(button, pull ? "Downloading" : !model.installed ? "Download" : model.chosen ? "In use" : "Use");
+    setText(button, pull ? "Downloading" : !model.installed ? "Download" : model.chosen ? (model.in_use ? "In use" : "After the next start") : model.in_use ? "Keep using" : "Use");
     button.setAttribute("aria-label", `${button.textContent}: ${model.name}`);
     button.disabled = Boolean(pull) || (model.installed && (model.chosen || !choosable));
     button.hidden = model.installed && !model.chosen && !choosable;
@@ -96,7 +124,7 @@ async function models(signal) {
     else load();
   }, signal);
   await load();
-  return h("section", { class: "card" }, h("h2", {}, "Models"), h("div", { class: "table-wrap", tabindex: "0", role: "region", "aria-label": "Models" }, h("table", {},
+  return h("section", { class: "card" }, h("h2", {}, "Models"), h("p", { class: "hint" }, "A model that you choose is used after the next start of the server; calls go on with the one before until then."), h("div", { class: "table-wrap", tabindex: "0", role: "region", "aria-label": "Models" }, h("table", {},
     h("thead", {}, h("tr", {}, ["Name", "For", "Size", "Use"].map((text) => h("th", { scope: "col" }, text)))), body)));
 }
 

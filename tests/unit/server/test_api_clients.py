@@ -39,6 +39,16 @@ class TestSipClients(ApiCase):
         }
         assert fields["client_id"]["expected"].startswith("letters, digits")
 
+    def test_encryption_of_signalling_and_sound_is_chosen_by_line(self) -> None:
+        assert self.json("POST", "/api/sip-clients", CLIENT)["srtp"] == "off"
+        body = CLIENT | {"client_id": "secret", "transport": "tls", "srtp": "mandatory"}
+        made = self.json("POST", "/api/sip-clients", body)
+        assert (made["transport"], made["srtp"]) == ("tls", "mandatory")
+        self.json("POST", "/api/sip-clients/secret/start")
+        assert (self.control.started[-1][0].transport, self.control.started[-1][0].srtp) == ("tls", "mandatory")
+        error = self.error(self.call("POST", "/api/sip-clients", body | {"client_id": "x", "srtp": "yes"}), 422)
+        assert error["fields"][0]["field"] == "srtp"
+
     def test_a_line_break_cannot_get_into_a_sip_header(self) -> None:
         for name in ("username", "display_name", "auth_username", "proxy"):
             error = self.error(self.call("POST", "/api/sip-clients", CLIENT | {name: "a\r\nVia: x"}), 422)

@@ -411,6 +411,30 @@ class TestHandler(AsyncHTTPTestCase):
         assert (connection.close_code, connection.close_reason) == (CLOSED_NORMALLY, "that was all")
 
     @gen_test
+    async def test_each_browser_is_a_caller_of_its_own(self) -> None:
+        self.start_bridge()
+        for number, browser in enumerate(("0a1b2c3d", "ffffffff"), 1):
+            request = self.request()
+            request.url += f"?browser={browser}"
+            connection = await websocket_connect(request)
+            rings = [e for e in self.events if isinstance(e, ev.IncomingCall)]
+            assert len(rings) == number
+            assert rings[-1].caller == f"sip:browser-{browser}@127.0.0.1"
+            connection.close()
+            await self.until_closed(connection)
+
+    @gen_test
+    async def test_an_id_that_is_none_is_refused(self) -> None:
+        self.start_bridge()
+        for browser in ("short", "%3Csip%3Aeve%40h%3E00", "a" * 33, "0a1b%0D%0A2c3d"):
+            request = self.request()
+            request.url += f"?browser={browser}"
+            connection = await websocket_connect(request)
+            await self.until_closed(connection)
+            assert connection.close_code == NOT_UNDERSTOOD
+        assert self.events == []
+
+    @gen_test
     async def test_a_busy_server_says_so(self) -> None:
         bridge = self.start_bridge()
         connection = await websocket_connect(self.request())

@@ -343,6 +343,19 @@ def test_search_works_without_fts5_and_makes_up_for_it(store, open_store, monkey
     again = open_store()
     assert [row.id for row in again.calls(CallFilter(text="pears")).calls] == [late]
     assert len(again.calls(CallFilter(text="ann")).calls) == 2
+    assert len(again.calls(CallFilter(caller="ann@")).calls) == 2
+
+
+def test_an_index_of_another_layout_is_made_anew(store, open_store):
+    apples = add_call(store, "early apples")
+    store._db.executescript(
+        "DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (who, words, content = 'call_text', "
+        "content_rowid = 'id'); DROP TABLE search_who"
+    )
+    store.close()
+    again = open_store()
+    assert [row.id for row in again.calls(CallFilter(text="apples")).calls] == [apples]
+    assert [row.id for row in again.calls(CallFilter(caller="ann@")).calls] == [apples]
 
 
 def test_log_lines_carry_no_secret(store, caplog):

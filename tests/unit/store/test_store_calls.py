@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from aiphone.store import calls, dashboard
 from aiphone.store.calls import MOST_PER_PAGE, STOPPED
 from aiphone.store.dashboard import nearest_rank
 from aiphone.store.records import (
@@ -230,6 +231,50 @@ def test_search(store):
     assert found(store, text="tea") == [live, tea]
 
 
+def test_any_part_of_a_caller_is_found(store):
+    ann = add(store, "hello", caller="sip:+46701234567@pbx.example.org", name='Ann "Öberg"')
+    bob = add(store, "hello", caller="sip:1001@192.0.2.9", name="Bob", line="web", end=False)
+    for part in ("012345", "ANN", "öBERG", '"öb', "pbx.example", "@pbx", "n", "An"):
+        assert found(store, caller=part) == [ann], part
+    assert found(store, caller="sip") == found(store, caller="s") == [bob, ann]
+    assert found(store, caller="sip", line="web") == [bob]
+    assert found(store, caller="sip", text="hello") == [ann]
+    assert found(store, caller="sip", text="hello", line="pbx") == [ann]
+    assert found(store, caller="nn", text="hello") == [ann]
+    assert found(store, caller="'*", text="hello") == []
+    assert store.check() == []
+
+
+def test_a_number_is_found_by_any_part_of_it(store):
+    spoken = add(store, "my number is 4670", caller="sip:1@h")
+    called = add(store, "hello", caller="sip:+46701234567@h")
+    assert found(store, text="4670") == [called, spoken]
+    assert found(store, text="1234567") == [called]
+    assert found(store, text="+4670123") == [called]
+    assert found(store, text="999") == []
+    first = store.calls(CallFilter(text="4670"), limit=1)
+    assert [call.id for call in first.calls] == [called]
+    second = store.calls(CallFilter(text="4670"), limit=1, before=first.next_before)
+    assert ([call.id for call in second.calls], second.next_before) == ([spoken], None)
+
+
+def test_two_indexes_are_compared_piece_by_piece(store, monkeypatch):
+    monkeypatch.setattr(calls, "PIECE", 3)
+    both = [add(store, "apple" if number % 2 else "pear", line="web" if number % 3 else "pbx") for number in range(20)]
+    wanted = [call for number, call in enumerate(both) if number % 2 and not number % 3][::-1]
+    assert found(store, text="apple", line="pbx") == wanted
+    assert found(store, text="apple", line="pbx", caller="ann") == wanted
+    assert found(store, caller="ann", line="pbx") == [call for number, call in enumerate(both) if number % 3 == 0][::-1]
+    seen, before = [], None
+    while True:
+        page = store.calls(CallFilter(text="apple", line="pbx"), limit=1, before=before)
+        seen += [call.id for call in page.calls]
+        if page.next_before is None:
+            break
+        before = page.next_before
+    assert seen == wanted
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -286,7 +331,20 @@ def test_latency_over_a_day(store):
     assert summary.parts["playout"].p50 == pytest.approx(totals[99] / 2, abs=1e-6)
     assert sum(point.turns for point in summary.points) == 200
     assert len(summary.points) <= 97
-    assert all(point.at % 900 == 0 and point.p50 <= point.p95 for point in summary.points)
+    assert all(point.at % 900 == 0 and point.p50 <= point.p95 <= point.p99 for point in summary.points)
+
+
+def test_very_many_turns_are_sampled(store, monkeypatch):
+    monkeypatch.setattr(dashboard, "MOST_TURNS", 100)
+    monkeypatch.setattr(dashboard, "MOST_PARTS", 100)
+    call = add(store)
+    with store.batch():
+        for number in range(1000):
+            store.add_turn(turn(call, number, NOW - 1000 + number, random.Random(number).random()))
+    summary = store.latency_summary(NOW - 2000)
+    assert summary.turns == sum(point.turns for point in summary.points) == 1000
+    assert summary.total.p50 == pytest.approx(0.5, abs=0.15)
+    assert summary.parts["playout"].p95 == pytest.approx(0.475, abs=0.05)
 
 
 def test_latency_of_nothing(store):

@@ -30,6 +30,7 @@ CLIENT = SipClient(
     "sip:proxy",
     "",
     False,
+    "mandatory",
 )
 PASSWORD = "s3same öffne dich"
 

@@ -44,9 +44,9 @@ def files_with(directory: Path, needle: str) -> list[str]:
     ]
 
 
-def terms(store) -> set[str]:
-    """Every word of the full-text index, those only marked as gone as well."""
-    store._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab('main', 'search', 'row')")
+def terms(store, index: str = "search") -> set[str]:
+    """Every word of a full-text index, those only marked as gone as well."""
+    store._db.execute(f"CREATE VIRTUAL TABLE temp.terms USING fts5vocab('main', '{index}', 'row')")
     try:
         return {row[0] for row in store._db.execute("SELECT term FROM temp.terms")}
     finally:
@@ -65,6 +65,7 @@ def test_a_forgotten_caller_is_in_no_file_any_more(store, tmp_path):
     for needle in ("marzipanschwein", "xylophonweg", "sip:zoe", "zoe@192"):
         assert files_with(tmp_path, needle) == []
     assert not {term for term in terms(store) if term.startswith(("marzipan", "xylophon", "zoe"))}
+    assert not terms(store, "search_who") & {":zo", "zoe", "oe@", "2.8"}
     assert store.calls(CallFilter(text="xylophonweg")).calls == ()
     assert [call.id for call in store.calls(CallFilter(text="ordinary149"), limit=500).calls] == others[-1:]
     assert len(store.calls(limit=500).calls) == 150

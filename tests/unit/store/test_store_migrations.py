@@ -62,6 +62,7 @@ def test_a_database_of_each_version_is_read_and_written(tmp_path, version):
     assert store.turns(3) == [TurnRow(3, 1, 1010.0, "Do you sell marmalade?", "Yes, we do.", True, parts, 0.8)]
     assert [call.id for call in store.calls(CallFilter(text="marmalade")).calls] == [3]
     assert [call.id for call in store.calls(CallFilter(text="hello")).calls] == [7]
+    assert [call.id for call in store.calls(CallFilter(caller="bob@192")).calls] == [4]
     assert store.retention() == Retention(calls=30, recordings=7)
     assert store.audit_log()[0].target == "pbx"
     assert store.begin_call(line_id="pbx", caller="x") == 8
