@@ -1,19 +1,14 @@
-"""Speech to text for all calls: one model, a Whisper state for each call, a few workers.
+"""Speech to text for all calls: one model, a few workers, a state for each transcription that runs.
 
-The rules, which keep the queue bounded by the number of calls and the answers fresh:
+A call's turns become text in two ways, which ``stt_queue`` puts in order:
 
-* A call has at most one piece of work waiting and one running. A newer generation takes the place in the queue
-  of the one that waits, and stops the one that runs: its answer would be thrown away.
-* Workers take calls in the order in which they began to wait.
-* A call gets its state with its first work and keeps it until ``release``; a state that comes back is given to
-  the next call. A silent call has none. States carry nothing from one transcription to the next.
-* Long contexts touch several times the memory of short ones, so they run in states of the worker's own, and those of
-  the calls stay small. The full context has one to itself: it is no multiple of 256 (see ``FLASH_QUANTUM``), and only
-  a state that never held anything else has nothing in its padding.
-* More calls than ``max_states`` at once: the work of those beyond fails, with a sentence that says why.
+* ``submit`` for a *final*, what was said up to a pause. It ends in exactly one ``Transcribed`` or ``WorkFailed``,
+  unless it was cancelled, superseded or released.
+* ``submit(..., partial=True)`` for what is being said. It ends in one ``PartialTranscript`` or in nothing: partials
+  are worth the time that finals leave, are stopped for them, and one that the guard has its doubts about is kept back.
 
-Each accepted piece of work ends in exactly one ``Transcribed`` or ``WorkFailed``, unless it was cancelled,
-superseded or released. What Whisper is asked, and when it is asked again, is in ``stt_guard``.
+What Whisper is asked is in ``stt_transcriber``, when it is asked again in ``stt_guard``, with which state in
+``stt_states``. All that is kept of a call between two pieces of work is its language and its last partial transcript.
 """
 
 from __future__ import annotations
@@ -21,121 +16,35 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from aiphone.clock import Clock
-from aiphone.errors import AiphoneError, ConfigError, InferenceError
-from aiphone.events import Event, Pcm, Stage, Transcribed, WorkFailed
-from aiphone.inference.stt_guard import (
-    FLASH_QUANTUM,
-    GuardPolicy,
-    Spoken,
-    context_steps,
-    is_looping,
-    is_silent,
-    judge,
-    token_cap,
-    token_key,
-    windows,
-)
-from aiphone.inference.whisper_cpp import Aborted, DecodeParams, Segment, WhisperModel
+from aiphone.errors import AiphoneError, ConfigError
+from aiphone.events import Event, PartialTranscript, Pcm, Stage, Transcribed, WorkFailed
+from aiphone.inference.priority import lower_priority
+from aiphone.inference.stt_guard import GuardPolicy
+from aiphone.inference.stt_queue import Job, WorkQueue
+from aiphone.inference.stt_stable import StablePrefix
+from aiphone.inference.stt_transcriber import AUTO, ModelPort, Transcriber, Transcript
+from aiphone.inference.whisper_cpp import Aborted, DecodeParams, WhisperModel
 from aiphone.inference.whisper_library import accelerators
 
 _log = logging.getLogger(__name__)
 
-AUTO = "auto"
-LARGEST_OF_A_CALL = 768
-"""Encoder positions (13 s of audio) up to which the call's own state is used."""
-
-
-class StatePort(Protocol):
-    """What is needed of a ``WhisperState``."""
-
-    @property
-    def language(self) -> str:
-        """Language of the last transcription."""
-        ...
-
-    def full(
-        self,
-        pcm: npt.NDArray[np.float32],
-        params: DecodeParams,
-        *,
-        abort: Callable[[], bool] | None = None,
-        stop: Callable[[list[int]], bool] | None = None,
-    ) -> list[Segment]:
-        """Transcribe."""
-        ...
-
-    def close(self) -> None:
-        """Free it."""
-        ...
-
-
-class ModelPort(Protocol):
-    """What is needed of a ``WhisperModel``."""
-
-    multilingual: bool
-    n_audio_ctx: int
-    token_eot: int
-
-    def new_state(self) -> StatePort:
-        """A fresh state."""
-        ...
-
-    def token_bytes(self, token: int) -> bytes:
-        """Text of a token."""
-        ...
-
-    def knows_language(self, code: str) -> bool:
-        """Whether the code is a language of the model's."""
-        ...
-
-    def close(self) -> None:
-        """Free the weights."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    call_id: str
-    generation: int
-    pcm: Pcm
-    prompt: str
-    asked: float
-    cancelled: bool = False
+_SURE = 0.5
+"""Probability from which a detected language is kept for the rest of the call."""
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """What is known of a call: its state, its language, its running work."""
+    """What is kept of a call."""
 
-    state: StatePort | None = None
     language: str = ""
-    running: _Job | None = None
-    released: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """What ``transcribe`` found."""
-
-    text: str
-    decodings: int
-    """How often Whisper was run; one for each window when all went well."""
-    windows: int
-    cuts: int
-    """Repetitions that were cut off."""
-    language: str
-
-    @property
-    def retried(self) -> bool:
-        return self.decodings > self.windows
+    """The language that was set for it or detected; empty until then."""
+    prompt: str = ""
+    partial: StablePrefix = field(default_factory=StablePrefix)
 
 
 class SpeechToText:
@@ -158,7 +67,6 @@ class SpeechToText:
         post: Callable[[Event], object],
         clock: Clock,
         threads: int,
-        max_states: int,
         workers: int = 1,
         language: str = "en",
         translate: bool = False,
@@ -180,163 +88,152 @@ class SpeechToText:
         self._name = model_path.name
         self._post = post
         self._clock = clock
-        self._params = DecodeParams(threads=threads, translate=translate, beam_size=beam_size, timestamps=True)
         self._language = language if self._model.multilingual else "en"
-        self._audio_ctx = audio_ctx
-        self._quantum = FLASH_QUANTUM if flash else 1
-        self._max_tokens = max_tokens
-        self._max_states = max_states
-        self._policy = policy or GuardPolicy()
-        self._keys: dict[int, bytes] = {}
-        self._local = threading.local()
+        self._flash = flash
+        self._threads_each = threads
+        self._transcriber = Transcriber(
+            self._model,
+            policy or GuardPolicy(),
+            DecodeParams(threads=threads, translate=translate, beam_size=beam_size),
+            audio_ctx=audio_ctx,
+            max_tokens=max_tokens,
+            flash=flash,
+        )
 
-        self._condition = threading.Condition()
-        self._waiting: dict[str, _Job] = {}
+        self._condition = threading.Condition()  # guards everything below
+        self._queue = WorkQueue(workers)
         self._calls: dict[str, _Call] = {}
-        self._free: list[StatePort] = []
-        self._states = 0
         self._closing = False
-        self._done = self._failed = self._retried = self._cut = self._superseded = 0
-        self._threads = [
+        self._done = self._partials = self._failed = self._retried = self._cut = 0
+        self._workers = [
             threading.Thread(target=self._work, name=f"stt-{number}", daemon=True) for number in range(workers)
         ]
-        for thread in self._threads:
+        for thread in self._workers:
             thread.start()
 
     # ------------------------------------------------------------------ main thread
 
-    def submit(self, call_id: str, generation: int, pcm: Pcm, *, prompt: str = "") -> None:
+    def begin(self, call_id: str, *, language: str = "", prompt: str = "") -> None:
+        """Say what is known of a call before its first words; not needed otherwise. Main thread only.
+
+        ``language`` is the call's own, ``prompt`` text in whose manner Whisper goes on: names and words to expect.
+        A language that the model does not have is ignored with a warning.
+        """
+        if language == AUTO or not self._model.multilingual:
+            language = ""
+        elif not self._model.knows_language(language or self._language):
+            _log.warning("call %s: Whisper has no language %r; %r is used", call_id, language, self._language)
+            language = ""
+        with self._condition:
+            self._calls[call_id] = _Call(language, prompt)
+
+    def submit(self, call_id: str, generation: int, pcm: Pcm, *, prompt: str = "", partial: bool = False) -> None:
         """Transcribe int16 mono PCM at 16 kHz; returns at once. Main thread only.
 
-        ``prompt`` is text in whose manner Whisper goes on: names and words to expect.
+        ``prompt`` takes the place of the call's (see ``begin``). ``partial`` says that the caller is still speaking:
+        see the module.
         """
         with self._condition:
             call = self._calls.setdefault(call_id, _Call())
-            waiting = self._waiting.get(call_id)
-            newest = max((job.generation for job in (waiting, call.running) if job is not None), default=generation)
-            if generation < newest:
-                return
-            if waiting is not None:
-                self._superseded += 1
-            if call.running is not None:
-                call.running.cancelled = True
-            # Assigning to a key keeps its place in the order.
-            self._waiting[call_id] = _Job(call_id, generation, pcm, prompt, self._clock.now())
-            self._condition.notify()
+            if self._queue.put(Job(call_id, generation, pcm, prompt or call.prompt, self._clock.now(), partial)):
+                self._condition.notify()
 
     def cancel(self, call_id: str, generation: int) -> None:
         """Give up this generation and older ones; nothing more is posted for them. Main thread only."""
         with self._condition:
-            waiting = self._waiting.get(call_id)
-            if waiting is not None and waiting.generation <= generation:
-                del self._waiting[call_id]
-            call = self._calls.get(call_id)
-            if call is not None and call.running is not None and call.running.generation <= generation:
-                call.running.cancelled = True
+            self._queue.cancel(call_id, generation)
 
     def release(self, call_id: str) -> None:
-        """The call is over: its work is given up and its state goes back to the pool. Main thread only."""
+        """The call is over: its work is given up and what was known of it forgotten. Main thread only."""
         with self._condition:
-            self._waiting.pop(call_id, None)
-            call = self._calls.pop(call_id, None)
-            if call is None:
-                return
-            call.released = True
-            if call.running is not None:
-                call.running.cancelled = True  # the worker gives the state back
-            else:
-                self._give_back(call)
+            self._queue.release(call_id)
+            self._calls.pop(call_id, None)
+
+    def warm_up(self) -> None:
+        """Have whisper.cpp set up what it sets up at first use. Blocks for a moment; any thread, before calls come.
+
+        Raises ``InferenceError`` when the model does not work.
+        """
+        self._transcriber.warm_up()
+
+    def transcribe(self, pcm: Pcm, *, language: str = "", prompt: str = "", partial: bool = False) -> Transcript:
+        """Transcribe on the thread that asks, past the queue. Any thread. Raises ``InferenceError``."""
+        return self._transcriber.transcribe(pcm, language=language or self._language, prompt=prompt, partial=partial)
 
     def status(self) -> dict[str, Any]:
         """Counters and sizes for the status page. Any thread."""
+        states = self._transcriber.states
         with self._condition:
             return {
                 "model": self._name,
                 "language": self._language,
-                "workers": len(self._threads),
-                "threads": self._params.threads,
-                "flash_attn": self._quantum > 1,
-                "states": self._states,
-                "states_free": len(self._free),
-                "waiting": len(self._waiting),
+                "workers": len(self._workers),
+                "threads": self._threads_each,
+                "flash_attn": self._flash,
+                "states": states.free + states.lent,
+                "states_free": states.free,
+                "waiting": self._queue.waiting,
                 "done": self._done,
+                "partials": self._partials,
+                "partials_dropped": self._queue.partials_dropped,
                 "failed": self._failed,
                 "retried": self._retried,
                 "repetitions_cut": self._cut,
-                "superseded": self._superseded,
+                "superseded": self._queue.superseded,
             }
 
     def close(self) -> None:
         """Stop the workers and free the model. Returns when the running work has stopped. Any thread."""
         with self._condition:
             self._closing = True
-            self._waiting.clear()
-            for call in self._calls.values():
-                if call.running is not None:
-                    call.running.cancelled = True
-            self._condition.notify_all()
-        for thread in self._threads:
-            thread.join()
-        with self._condition:
-            for call in self._calls.values():
-                self._give_back(call)
+            self._queue.clear()
             self._calls.clear()
-            for state in self._free:
-                state.close()
-            self._free.clear()
-            self._states = 0
+            self._condition.notify_all()
+        for thread in self._workers:
+            thread.join()
+        self._transcriber.close()
         self._model.close()
 
     # ------------------------------------------------------------------ workers
 
     def _work(self) -> None:
-        try:
-            self._serve()
-        finally:
-            self._discard_wide()
-
-    def _serve(self) -> None:
+        lower_priority()
         while True:
             with self._condition:
-                while (job := self._next()) is None:
-                    if self._closing:
-                        return
+                while not self._closing and (job := self._queue.next()) is None:
                     self._condition.wait()
-                call = self._calls[job.call_id]
-                call.running = job
-            event = self._run(job, call)
+                if self._closing:
+                    return
+            assert job is not None
+            event = self._run(job)
             with self._condition:
-                call.running = None
-                if call.released:
-                    self._give_back(call)
-                wanted = not job.cancelled and not call.released and not self._closing
+                self._queue.done(job)
+                wanted = not job.cancelled and not self._closing
                 # Another worker may have passed over this call because it was busy.
                 self._condition.notify()
-            if wanted:
-                self._post(event)
+            if wanted and event is not None:
+                self._deliver(event)
 
-    def _next(self) -> _Job | None:
-        """The first job whose call no other worker is busy with. With the lock."""
-        for call_id, job in self._waiting.items():
-            if self._calls[call_id].running is None:
-                del self._waiting[call_id]
-                return job
-        return None
-
-    def _run(self, job: _Job, call: _Call) -> Event:
-        began = self._clock.now()
+    def _deliver(self, event: Event) -> None:
         try:
-            state = self._state_of(call)
-            transcript = self.transcribe(
-                state,
+            self._post(event)
+        except Exception:  # noqa: BLE001 - the worker must go on for the other calls
+            _log.exception("call %s: its transcript could not be delivered", event.call_id)
+
+    def _run(self, job: Job) -> Event | None:
+        began = self._clock.now()
+        with self._condition:
+            call = self._calls.get(job.call_id, _Call())
+        try:
+            transcript = self._transcriber.transcribe(
                 job.pcm,
                 language=call.language or self._language,
                 prompt=job.prompt,
+                partial=job.partial,
                 abort=lambda: job.cancelled,
-                wide=self._wide_state,
             )
-        except Aborted as error:
-            return WorkFailed(job.call_id, job.generation, Stage.TRANSCRIBE, str(error))
+        except Aborted:
+            return None
         except Exception as error:  # noqa: BLE001 - the top of a worker thread: it must go on for the other calls
             reason = (
                 str(error) if isinstance(error, AiphoneError) else f"speech to text failed ({error!r}); see the log."
@@ -344,144 +241,36 @@ class SpeechToText:
             _log.warning("call %s, generation %d: %s", job.call_id, job.generation, reason, exc_info=True)
             with self._condition:
                 self._failed += 1
-                self._discard(call)
-            self._discard_wide()
-            return WorkFailed(job.call_id, job.generation, Stage.TRANSCRIBE, reason)
+            return None if job.partial else WorkFailed(job.call_id, job.generation, Stage.TRANSCRIBE, reason)
+        took = self._clock.now() - began
         with self._condition:
+            self._cut += transcript.cuts
+            if (
+                not call.language
+                and self._language == AUTO
+                and transcript.text
+                and transcript.sure_of_language >= _SURE
+            ):
+                call.language = transcript.language
+            if job.partial:
+                self._partials += 1
+                return _partial(job, call, transcript, took)
             self._done += 1
             self._retried += transcript.retried
-            self._cut += transcript.cuts
-            if self._language == AUTO and transcript.text:
-                call.language = transcript.language
         return Transcribed(
             job.call_id,
             job.generation,
             transcript.text,
-            self._clock.now() - began,
+            took,
             began - job.asked,
             transcript.retried,
+            transcript.words,
+            transcript.language,
         )
 
-    def _state_of(self, call: _Call) -> StatePort:
-        with self._condition:
-            if call.state is not None:
-                return call.state
-            if self._free:
-                call.state = self._free.pop()
-                return call.state
-            if self._states >= self._max_states:
-                raise InferenceError(
-                    f"all {self._max_states} Whisper states are in use; raise --max-calls or wait for a call to end."
-                )
-            self._states += 1
-        try:
-            state = self._model.new_state()
-        except AiphoneError:
-            with self._condition:
-                self._states -= 1
-            raise
-        call.state = state
-        return state
 
-    def _wide_state(self, step: int) -> StatePort:
-        """This worker's own state for a long context; the full one, 0, has its own."""
-        states: dict[bool, StatePort] = self._local.__dict__.setdefault("wide", {})
-        full = step == 0
-        if full not in states:
-            states[full] = self._model.new_state()
-        return states[full]
-
-    def _give_back(self, call: _Call) -> None:
-        """The call's state goes to the pool. With the lock."""
-        if call.state is not None:
-            self._free.append(call.state)
-            call.state = None
-
-    def _discard(self, call: _Call) -> None:
-        """A state that failed is not used again. With the lock."""
-        if call.state is not None:
-            call.state.close()
-            call.state = None
-            self._states -= 1
-
-    def _discard_wide(self) -> None:
-        """At the end, and after a failure, which may have been of one of these."""
-        states: dict[bool, StatePort] = self._local.__dict__.pop("wide", {})
-        for state in states.values():
-            state.close()
-
-    # ------------------------------------------------------------------ one transcription
-
-    def new_state(self) -> StatePort:
-        """A state outside the pool, for ``transcribe``; to be closed before this object. Any thread."""
-        return self._model.new_state()
-
-    def transcribe(
-        self,
-        state: StatePort,
-        pcm: Pcm,
-        *,
-        language: str,
-        prompt: str = "",
-        abort: Callable[[], bool] | None = None,
-        wide: Callable[[int], StatePort] | None = None,
-    ) -> Transcript:
-        """Text of int16 mono PCM at 16 kHz, on this thread, with a state that nothing else uses meanwhile.
-
-        ``wide`` gives the state for long contexts (0 is the full one); without it ``state`` does them too.
-
-        Raises ``Aborted`` when ``abort`` says so and ``InferenceError`` when Whisper fails.
-        """
-        samples = pcm.astype(np.float32) / 32768.0
-        if is_silent(self._policy, samples):
-            return Transcript("", 0, 0, 0, language)
-        pieces = windows(self._policy, samples)
-        texts: list[str] = []
-        decodings = cuts = 0
-        for piece in pieces:
-            seconds = len(piece) / 16_000
-            cap = token_cap(self._policy, len(piece), self._max_tokens)
-            steps = context_steps(self._policy, len(piece), self._model.n_audio_ctx, self._audio_ctx, self._quantum)
-            for step in steps:
-                is_wide = step == 0 or step > LARGEST_OF_A_CALL
-                chosen = wide(step) if wide is not None and is_wide else state
-                segments = chosen.full(
-                    piece,
-                    DecodeParams(
-                        threads=self._params.threads,
-                        language=language,
-                        translate=self._params.translate,
-                        initial_prompt=prompt,
-                        audio_ctx=step,
-                        max_tokens=cap,
-                        beam_size=self._params.beam_size,
-                        timestamps=True,
-                    ),
-                    abort=abort,
-                    stop=self._is_looping if self._params.beam_size <= 1 else None,
-                )
-                decodings += 1
-                if language == AUTO:
-                    language = chosen.language
-                tokens = [Spoken(token.raw, token.logprob) for part in segments for token in part.tokens]
-                no_speech = max((part.no_speech for part in segments), default=0.0)
-                verdict = judge(self._policy, tokens, seconds, cap, no_speech, step == steps[-1])
-                if not verdict.retry:
-                    break
-                _log.debug("decoding again after %d positions: %s", step, verdict.doubt.value)
-            cuts += verdict.cut
-            if verdict.text:
-                texts.append(verdict.text)
-        return Transcript(" ".join(texts), decodings, len(pieces), cuts, language)
-
-    def _is_looping(self, ids: list[int]) -> bool:
-        """Asked before each token, from within whisper.cpp."""
-        keys = []
-        for token in ids:
-            if token >= self._model.token_eot:
-                continue
-            key = self._keys.get(token)
-            if key is None:
-                key = self._keys[token] = token_key(self._model.token_bytes(token))
-            keys.append(key)
-        return is_looping(keys)
+def _partial(job: Job, call: _Call, transcript: Transcript, seconds: float) -> PartialTranscript | None:
+    if transcript.doubtful or not transcript.text:
+        return None
+    stable = call.partial.add(job.pcm, transcript.text)
+    return PartialTranscript(job.call_id, job.generation, transcript.text, stable, seconds)

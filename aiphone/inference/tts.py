@@ -29,6 +29,7 @@ from aiphone.clock import Clock
 from aiphone.errors import SpeechError
 from aiphone.events import Event, Pcm, SpeechChunk, Stage, WorkFailed
 from aiphone.inference.phrase_cache import PhraseCache
+from aiphone.inference.priority import lower_priority
 from aiphone.inference.voice import Piece, Voice, always
 
 _log = logging.getLogger(__name__)
@@ -240,6 +241,7 @@ class SpeechSynthesiser:
     # ------------------------------------------------------------------ workers
 
     def _run(self) -> None:
+        lower_priority()
         while True:
             with self._change:
                 while not self._closed and (turn := self._next()) is None:

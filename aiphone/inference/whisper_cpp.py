@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from aiphone.errors import InferenceError, ModelError
 from aiphone.inference import whisper_library as wl
-from aiphone.inference.whisper_file import check_whisper_file
 
 SAMPLE_RATE = 16_000
 """Sample rate (Hz) of the PCM whisper.cpp takes."""
@@ -35,6 +34,9 @@ class Token:
     """Its text in UTF-8, with the space before it; may be a part of a character."""
     p: float
     logprob: float
+    t0: float = 0.0
+    """Seconds from the start of the audio; set when ``token_timestamps`` were asked for."""
+    t1: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class DecodeParams:
     beam_size: int = 1
     """1 is greedy."""
     timestamps: bool = False
+    token_timestamps: bool = False
+    """Estimate when each token was said; needs ``timestamps``."""
     single_segment: bool = True
     suppress_nst: bool = True
     """Never sample symbols that stand for non-speech sounds."""
@@ -82,11 +86,12 @@ class WhisperModel:
     Making one takes a moment; everything else is cheap. Any thread. ``close`` frees the weights once its last
     state is closed. ``use_gpu`` means Metal or CUDA where the build of the library has them.
 
-    Raises ``ModelError`` for a file that is missing, unreadable, truncated or of another kind.
+    whisper.cpp takes a file whose last tensor is cut short without a word: ``path`` is one that
+    ``models.resolve`` has looked at, which also says what is wrong with one that is not.
+    Raises ``ModelError`` when whisper.cpp refuses it.
     """
 
     def __init__(self, path: Path, use_gpu: bool = True, flash_attn: bool = False) -> None:
-        check_whisper_file(path)
         self._lib = wl.load_library()
         defaults = self._lib.whisper_context_default_params_by_ref()
         params = wl.ContextParams.from_buffer_copy(defaults.contents)
@@ -189,6 +194,7 @@ class WhisperState:
         def on_abort(_user_data: object) -> bool:
             nonlocal aborted
             aborted = aborted or (abort is not None and abort())
+            wl.expect_stop(aborted)
             return aborted
 
         eot, n_vocab = self._model.token_eot, self._model.n_vocab
@@ -217,18 +223,30 @@ class WhisperState:
             samples.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
             len(samples),
         )
+        wl.expect_stop(False)
         if aborted:
             raise Aborted("the transcription was cancelled.")
         if code != 0:
             raise InferenceError(f"whisper.cpp failed to transcribe with {self._model.path.name} (code {code}).")
         return self._segments()
 
-    @property
-    def language(self) -> str:
-        """Language of the last transcription, as given or detected."""
-        number = self._lib.whisper_full_lang_id_from_state(self._pointer)
-        name = self._lib.whisper_lang_str(number)
-        return str(name.decode()) if name else ""
+    def detect_language(self, pcm: npt.NDArray[np.float32], threads: int) -> tuple[str, float]:
+        """Language of float32 mono PCM at 16 kHz (ISO 639-1) and its probability, with the context last used.
+
+        Raises ``InferenceError`` when whisper.cpp fails, as it does for a model that knows one language.
+        """
+        if self._pointer is None:
+            raise InferenceError("this Whisper state is closed.")
+        context = self._model._context
+        samples = np.ascontiguousarray(pcm, dtype=np.float32)
+        pointer = samples.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        chances = (ctypes.c_float * (self._lib.whisper_lang_max_id() + 1))()
+        number = self._lib.whisper_pcm_to_mel_with_state(context, self._pointer, pointer, len(samples), threads)
+        if number == 0:
+            number = self._lib.whisper_lang_auto_detect_with_state(context, self._pointer, 0, threads, chances)
+        if number < 0:
+            raise InferenceError(f"whisper.cpp could not tell the language with {self._model.path.name} ({number}).")
+        return str(self._lib.whisper_lang_str(number).decode()), float(chances[number])
 
     def _params(self, params: DecodeParams) -> wl.FullParams:
         strategy = wl.SAMPLING_GREEDY if params.beam_size <= 1 else wl.SAMPLING_BEAM_SEARCH
@@ -239,6 +257,7 @@ class WhisperState:
         full.translate = params.translate and self._model.multilingual
         full.no_context = True
         full.no_timestamps = not params.timestamps
+        full.token_timestamps = params.token_timestamps
         full.single_segment = params.single_segment
         full.print_progress = False
         full.print_timestamps = False
@@ -264,7 +283,8 @@ class WhisperState:
             for k in range(lib.whisper_full_n_tokens_from_state(state, i)):
                 data = lib.whisper_full_get_token_data_from_state(state, i, k)
                 if data.id < self._model.token_eot:
-                    tokens.append(Token(data.id, self._model.token_bytes(data.id), data.p, data.plog))
+                    raw = self._model.token_bytes(data.id)
+                    tokens.append(Token(data.id, raw, data.p, data.plog, max(0, data.t0) / 100, max(0, data.t1) / 100))
             text = lib.whisper_full_get_segment_text_from_state(state, i) or b""
             segments.append(
                 Segment(

@@ -16,6 +16,7 @@ import functools
 import importlib
 import importlib.util
 import logging
+import threading
 from collections.abc import Iterator
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
@@ -308,7 +309,9 @@ def _declare(lib: ctypes.CDLL) -> None:
     declare("whisper_model_type_readable", c_char_p, context)
     declare("whisper_lang_id", number, c_char_p)
     declare("whisper_lang_str", c_char_p, number)
-    declare("whisper_full_lang_id_from_state", number, state)
+    declare("whisper_lang_max_id", number)
+    declare("whisper_pcm_to_mel_with_state", number, context, state, POINTER(c_float), number, number)
+    declare("whisper_lang_auto_detect_with_state", number, context, state, number, number, POINTER(c_float))
     declare("whisper_full_n_segments_from_state", number, state)
     declare("whisper_full_get_segment_t0_from_state", c_int64, state, number)
     declare("whisper_full_get_segment_t1_from_state", c_int64, state, number)
@@ -348,11 +351,21 @@ def _compare(structure: object, expected: dict[str, object], name: str, version:
             )
 
 
+_stopping = threading.local()
+
+
+def expect_stop(asked: bool) -> None:
+    """Say that whisper.cpp is being stopped on this thread, which it reports as a failure. Any thread."""
+    _stopping.asked = asked
+
+
 def _log_line(level: int, text: bytes | None, _user_data: object) -> None:
     """whisper.cpp's and ggml's log lines. Any thread."""
     line = (text or b"").decode(errors="replace").rstrip()
     if not line:
         return
+    if getattr(_stopping, "asked", False):
+        level = 1  # the "error" is the stop that we asked for
     # ggml_log_level: 1 debug, 2 info, 3 warning, 4 error, 5 continuation. Its info is our debug.
     _whisper_log.log({3: logging.INFO, 4: logging.WARNING}.get(level, logging.DEBUG), "%s", line)
 

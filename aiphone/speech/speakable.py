@@ -14,6 +14,7 @@ would be spoken as two.
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Callable
@@ -26,7 +27,7 @@ _JOINERS = frozenset("\u200b\u200c\u200d\u2060\ufe0e\ufe0f\u20e3")
 
 def speakable(text: str, language: str = "en") -> str:
     """``text`` ready for a voice of ``language`` (a tag such as ``en-us``); empty when nothing can be said."""
-    text = _apply(_MARKUP, text).strip()
+    text = html.unescape(_apply(_MARKUP, text)).strip()
     text = "".join(character for character in text if not _is_picture(character))
     if language.lower().startswith("en"):
         text = _apply(_ENGLISH, text)
@@ -57,7 +58,7 @@ def _address(match: re.Match[str]) -> str:
     whole = match.group()
     bare = whole.rstrip(".,;:!?)")
     tail = whole[len(bare) :]
-    host, _, path = re.sub(r"^(?:https?://)?(?:www\.)?", "", bare).partition("/")
+    host, _, path = re.sub(r"^(?:https?://)?(?:www\.)?", "", bare, flags=re.I).partition("/")
     path = re.split(r"[?#]", path)[0].strip("/")
     if path and len(path) <= 20 and re.fullmatch(r"[\w/-]+", path):
         host += " slash " + path.replace("/", " slash ").replace("-", " ").replace("_", " ")
@@ -69,7 +70,7 @@ _MARKUP: tuple[_Rule, ...] = (
     (re.compile(r"!?\[([^\]]*)\]\((?:[^()\s]|\([^()]*\))*\)"), r"\1"),  # links and pictures
     (re.compile(r"<((?:https?://|mailto:)[^>\s]+)>"), r"\1"),
     (re.compile(r"</?[a-zA-Z][^<>]{0,80}>"), " "),  # HTML
-    (re.compile(r"(?:https?://|www\.)[^\s<>\"'*`]+"), _address),
+    (re.compile(r"(?:https?://|www\.)[^\s<>\"'*`]+", re.I), _address),
     (re.compile(r"^[ \t]*(?:#{1,6}|>+)[ \t]+", re.M), ""),
     (re.compile(r"^[ \t]*[-*+•·][ \t]+(?:\[[ xX]\][ \t]+)?", re.M), ""),
     (re.compile(r"^[ \t]*(?:[-*_=][ \t]*){3,}$", re.M), ""),
@@ -77,7 +78,7 @@ _MARKUP: tuple[_Rule, ...] = (
     (re.compile(r"^[ \t]*\|(.*)\|[ \t]*$", re.M), r"\1"),
     (re.compile(r"[ \t]*\|[ \t]*"), ", "),
     (re.compile(r"^([ \t]*\(?\d{1,3})[.)][ \t]+", re.M), r"\1, "),  # "1. Apples": one, apples
-    (re.compile(r"(?<=\d) ?[*×] ?(?=\d)"), " × "),
+    (re.compile(r"(?<=\d) ?[*×] ?(?=\d)|(?<=\d) x (?=\d)"), " × "),
     (re.compile(r"\*+|~~|`+"), ""),
     (re.compile(r"(?<!\w)_+(?=\S)|(?<=\S)_+(?!\w)"), ""),
     (re.compile(r"(?<!\S)[:;8=][-']?[)(DPp](?!\w)"), ""),  # :-)
@@ -111,6 +112,8 @@ _ABBREVIATIONS = {
     "dept.": "department", "appt.": "appointment", "apt.": "apartment", "tel.": "telephone", "w/o": "without",
     "w/": "with", "b/c": "because",
 }  # fmt: skip
+_NEVER_LAST = frozenset(("e.g.", "i.e.", "vs.", "approx.", "w/o", "w/", "b/c"))
+"""Those that no sentence ends with: the capital after them is a name's."""
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
            "November", "December")  # fmt: skip
 _MONTH_ABBREVIATIONS = {month[:3]: month for month in _MONTHS} | {"Sept": "September"}
@@ -127,7 +130,8 @@ _UNITS = {
     "°F": "degrees Fahrenheit", "°": "degrees",
 }  # fmt: skip
 _SINGULAR = {"feet": "foot", "degrees": "degree", "hertz": "hertz"}
-_SCALES = {"K": "thousand", "k": "thousand", "M": "million", "B": "billion", "bn": "billion", "T": "trillion"}
+_SCALES = {"K": "thousand", "k": "thousand", "M": "million", "m": "million", "B": "billion", "bn": "billion",
+           "T": "trillion"}  # fmt: skip
 _MONEY = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent"), "¥": ("yen", "")}
 _FRACTIONS = {"24/7": "24 7", "1/2": "one half", "1/3": "one third", "2/3": "two thirds", "1/4": "one quarter",
               "3/4": "three quarters", "½": "one half", "¼": "one quarter", "¾": "three quarters"}  # fmt: skip
@@ -205,14 +209,22 @@ def _initials(match: re.Match[str]) -> str:
 
 
 def _abbreviation(match: re.Match[str]) -> str:
-    return _ABBREVIATIONS[match.group().lower()] + _stop(match)
+    short = match.group().lower()
+    return _ABBREVIATIONS[short] + ("" if short in _NEVER_LAST else _stop(match))
 
 
 def _date(match: re.Match[str]) -> str:
-    month = int(match["month"])
-    if not 1 <= month <= 12:
+    month, day = int(match["month"]), int(match["day"])
+    if month > 12 >= day and "/" in match.group():
+        month, day = day, month  # 22/11/2026 is no American date
+    if not 1 <= month <= 12 or not 1 <= day <= 31:
         return match.group()
-    return f"{_MONTHS[month - 1]} {int(match['day'])}, {match['year']}"
+    return f"{_MONTHS[month - 1]} {day}, {match['year']}"
+
+
+def _spelt_out(match: re.Match[str]) -> str:
+    """A number that begins with a zero, which is a code: digit by digit."""
+    return " ".join(match.group())
 
 
 def _fraction(match: re.Match[str]) -> str:
@@ -228,6 +240,9 @@ _ENGLISH: tuple[_Rule, ...] = (
     (re.compile(r"[“”„]"), '"'),
     # Dates and telephone numbers first: they hold what would be ranges and decimals.
     (re.compile(r"\b(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)\b"), _date),
+    (re.compile(r"(?<![\d/])(?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4})(?![\d/])"), _date),
+    (re.compile(r"(?<![\d.])(?P<day>\d\d?)\.(?P<month>\d\d?)\.(?P<year>\d{4})(?![\d.]*\d)"), _date),
+    (re.compile(_NOT_IN_NUMBER + r"0\d{2,4}[ .-]\d{3,4}[ .-]\d{3,4}(?!\w|[.,]\d)"), _digits),
     (
         re.compile(
             _NOT_IN_NUMBER + r"(?:\+\d{1,3}[ .-]?|1[ .-])?(?:\(\d{2,4}\) ?|\d{2,4}[ .-])?\d{3}[ .-]\d{4}(?!\w|[.,]\d)"
@@ -239,10 +254,14 @@ _ENGLISH: tuple[_Rule, ...] = (
     (
         re.compile(
             r"(?P<sign>[$£€¥]) ?(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<cents>\d+))?"
-            r"(?: ?(?P<scale>million|billion|trillion|thousand|[KkMBT]|bn)\b)?"
+            r"(?: ?(?P<scale>million|billion|trillion|thousand|[KkMmBT]|bn)\b)?"
         ),
         _money,
     ),
+    (re.compile(r"(?<![\w.])(\d+) ?¢"), lambda match: f"{match[1]} cent{'' if match[1] == '1' else 's'}"),
+    (re.compile(r"\b[vV](?=\d+\.\d)"), "version "),
+    (re.compile(r"(?<![\w.])\d+(?:\.\d+){2,}(?![\w]|\.\d)"), lambda match: match.group().replace(".", " dot ")),
+    (re.compile(_NOT_IN_NUMBER + r"(?<![:/-])0\d+(?![\w:/-]|[.,]\d)"), _spelt_out),
     # Times of day.
     (
         re.compile(rf"\b(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::[0-5]\d)?(?! ?[\d:])(?: ?{_HALF})?(?![\w:])"),

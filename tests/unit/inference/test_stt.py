@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from aiphone.clock import ManualClock
 from aiphone.errors import ConfigError, InferenceError
-from aiphone.events import Event, Transcribed, WorkFailed
+from aiphone.events import Event, PartialTranscript, Stage, Transcribed, WorkFailed
 from aiphone.inference.stt import SpeechToText
 from aiphone.inference.stt_guard import GuardPolicy
 from aiphone.inference.whisper_cpp import Aborted, DecodeParams, Segment, Token
@@ -38,7 +38,6 @@ class FakeState:
 
     def __init__(self, model: FakeModel) -> None:
         self.model = model
-        self.language = "de"
         self.closed = False
         self.busy = False
         self.runs = 0
@@ -66,6 +65,10 @@ class FakeState:
         finally:
             self.busy = False
 
+    def detect_language(self, pcm: np.ndarray, threads: int) -> tuple[str, float]:
+        self.model.detections.append(len(pcm))
+        return self.model.spoken
+
     def close(self) -> None:
         assert not self.closed
         self.closed = True
@@ -81,6 +84,8 @@ class FakeModel:
         self.asked: list[tuple[FakeState, int, DecodeParams]] = []
         self.started = threading.Semaphore(0)
         self.held: threading.Event | None = None
+        self.detections: list[int] = []
+        self.spoken = ("de", 0.9)
         self.closed = False
         self.answer: Callable[..., list[Segment]] = lambda _params, _stop: [segment("hello there")]
 
@@ -132,7 +137,7 @@ class Bench:
             clock=self.clock,
             threads=2,
             load=lambda _path, _gpu, _flash: self.model,
-            **{"max_states": 4, **options},
+            **options,
         )
 
     def started(self) -> None:
@@ -170,7 +175,7 @@ def test_a_turn_becomes_text(make: Callable[..., Bench]) -> None:
     assert (event.call_id, event.generation, event.text, event.retried) == ("c1", 1, "hello there", False)
     _, samples, params = bench.model.asked[0]
     assert samples == 2 * RATE
-    assert params == DecodeParams(threads=2, audio_ctx=256, max_tokens=24, timestamps=True)
+    assert params == DecodeParams(threads=2, audio_ctx=192, max_tokens=24, timestamps=True, token_timestamps=True)
 
 
 def test_times_come_from_the_clock(make: Callable[..., Bench]) -> None:
@@ -206,19 +211,23 @@ def test_doubtful_text_is_decoded_with_more_context(make: Callable[..., Bench]) 
     (event,) = bench.inbox.wait(1)
     assert isinstance(event, Transcribed)
     assert (event.text, event.retried) == ("good text", True)
-    assert [params.audio_ctx for _, _, params in bench.model.asked] == [256, 512, 0]
+    assert [params.audio_ctx for _, _, params in bench.model.asked] == [192, 512, 0]
     assert bench.stt.status()["retried"] == 1
 
 
-def test_the_full_context_runs_in_a_state_of_the_workers_own(make: Callable[..., Bench]) -> None:
+def test_contexts_with_padding_have_states_to_themselves(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.model.answer = lambda params, _stop: [segment("good text", -0.1 if params.audio_ctx == 0 else -2.0)]
     for call in ("c1", "c2"):
         bench.stt.submit(call, 1, voice())
     bench.inbox.wait(2)
-    own, wide, other = bench.model.states
-    assert [state for state, _, _ in bench.model.asked] == [own, own, wide, other, other, wide]
-    assert bench.stt.status()["states"] == 2
+    bench.model.answer = lambda _params, _stop: [segment("good text")]
+    bench.stt.submit("c1", 2, voice(4))
+    bench.inbox.wait(3)
+    short, shared, full = bench.model.states
+    assert [params.audio_ctx for _, _, params in bench.model.asked] == [192, 512, 0] * 2 + [256]
+    assert [state for state, _, _ in bench.model.asked] == [short, shared, full] * 2 + [shared]
+    assert bench.stt.status()["states"] == 3
 
 
 def test_a_loop_is_stopped_from_within_the_decoding(make: Callable[..., Bench]) -> None:
@@ -270,12 +279,12 @@ def test_a_gpu_without_flash_attention_takes_any_context(
     assert bench.stt.status()["flash_attn"] is False
 
 
-def test_flash_attention_uses_whole_blocks_of_context(make: Callable[..., Bench]) -> None:
+def test_flash_attention_uses_a_few_contexts_only(make: Callable[..., Bench]) -> None:
     bench = make(use_gpu=False)
     bench.model.answer = lambda _params, _stop: [segment("doubtful", -2.0)]
-    bench.stt.submit("c1", 1, voice(3))
+    bench.stt.submit("c1", 1, voice(4))
     bench.inbox.wait(1)
-    assert [params.audio_ctx for _, _, params in bench.model.asked] == [256, 512, 0]
+    assert [params.audio_ctx for _, _, params in bench.model.asked] == [256, 768, 0]
 
 
 def test_a_language_is_detected_once_for_a_call(make: Callable[..., Bench]) -> None:
@@ -286,7 +295,38 @@ def test_a_language_is_detected_once_for_a_call(make: Callable[..., Bench]) -> N
     bench.inbox.wait(2)
     bench.stt.submit("c2", 1, voice())
     bench.inbox.wait(3)
-    assert [params.language for _, _, params in bench.model.asked] == ["auto", "de", "auto"]
+    assert [params.language for _, _, params in bench.model.asked] == ["de", "de", "de"]
+    assert len(bench.model.detections) == 2
+
+
+def test_a_language_that_is_a_guess_is_not_kept(make: Callable[..., Bench]) -> None:
+    bench = make(language="auto")
+    bench.model.spoken = ("de", 0.3)
+    bench.stt.submit("c1", 1, voice())
+    bench.inbox.wait(1)
+    bench.model.spoken = ("en", 0.9)
+    bench.stt.submit("c1", 2, voice())
+    first, second = bench.inbox.wait(2)
+    assert isinstance(first, Transcribed)
+    assert isinstance(second, Transcribed)
+    assert (first.language, second.language) == ("de", "en")
+    bench.stt.submit("c1", 3, voice())
+    bench.inbox.wait(3)
+    assert len(bench.model.detections) == 2
+
+
+def test_a_call_has_its_own_language_and_words(make: Callable[..., Bench], caplog: pytest.LogCaptureFixture) -> None:
+    bench = make(language="en")
+    bench.stt.begin("c1", language="de", prompt="Anna, Berta")
+    bench.stt.begin("c2", prompt="Cäsar")
+    with caplog.at_level(logging.WARNING, logger="aiphone"):
+        bench.stt.begin("c3", language="xx")
+    for number, call in enumerate(("c1", "c2", "c3"), start=1):
+        bench.stt.submit(call, 1, voice())
+        bench.inbox.wait(number)
+    asked = [(params.language, params.initial_prompt) for _, _, params in bench.model.asked]
+    assert asked == [("de", "Anna, Berta"), ("en", "Cäsar"), ("en", "")]
+    assert "'xx'" in caplog.text
 
 
 def test_an_unknown_language_is_refused() -> None:
@@ -362,26 +402,93 @@ def test_one_call_is_never_in_two_workers(make: Callable[..., Bench]) -> None:
     assert len(bench.model.states) == 1  # FakeState asserts that it is never entered twice
 
 
+# ------------------------------------------------------------------ partials
+
+
+def partials(events: list[Event]) -> list[tuple[str, str]]:
+    return [(event.text, event.stable) for event in events if isinstance(event, PartialTranscript)]
+
+
+def test_partials_say_what_two_in_a_row_agree_on(make: Callable[..., Bench]) -> None:
+    bench = make()
+    turn = (np.arange(4 * RATE) % 3001).astype(np.int16)
+    for number, heard in enumerate(["I would like two", "I would like to book", "I would like to book a table"], 1):
+        bench.model.answer = lambda _params, _stop, heard=heard: [segment(heard)]
+        bench.stt.submit("c1", 3, turn[: number * RATE], partial=True)
+        bench.inbox.wait(number)
+    assert partials(bench.inbox.events) == [
+        ("I would like two", ""),
+        ("I would like to book", "I would like"),
+        ("I would like to book a table", "I would like to book"),
+    ]
+    assert {event.generation for event in bench.inbox.events if isinstance(event, PartialTranscript)} == {3}
+    assert bench.stt.status()["partials"] == 3
+
+
+def test_a_running_partial_is_stopped_for_a_final(make: Callable[..., Bench]) -> None:
+    bench = make()
+    gate = bench.model.hold()
+    bench.stt.submit("c1", 1, voice(), partial=True)
+    bench.started()
+    bench.stt.submit("c2", 1, voice())
+    bench.started()  # the final began, although the gate is shut: the partial was stopped
+    gate.set()
+    assert bench.inbox.wait(1)[0].call_id == "c2"
+    assert bench.stt.status()["partials_dropped"] == 1
+
+
+def test_a_doubtful_partial_is_neither_told_nor_decoded_again(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.model.answer = lambda _params, _stop: [segment("doubtful", -2.0)]
+    bench.stt.submit("c1", 1, voice(), partial=True)
+    bench.started()
+    bench.model.answer = lambda _params, _stop: [segment("hello there")]
+    bench.stt.submit("c2", 1, voice())
+    assert isinstance(bench.inbox.wait(1)[0], Transcribed)
+    assert [params.audio_ctx for _, _, params in bench.model.asked] == [192, 192]
+
+
+def test_a_partial_that_fails_is_logged_and_not_told(
+    make: Callable[..., Bench], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make()
+    good = bench.model.answer
+
+    def fail(_params: DecodeParams, _stop: object) -> list[Segment]:
+        bench.model.answer = good
+        raise InferenceError("whisper.cpp failed.")
+
+    bench.model.answer = fail
+    with caplog.at_level(logging.WARNING, logger="aiphone"):
+        bench.stt.submit("c1", 1, voice(), partial=True)
+        bench.started()
+        bench.stt.submit("c1", 2, voice())
+        assert texts(bench.inbox.wait(1)) == [("c1", 2, "hello there")]
+    assert len(bench.inbox.events) == 1
+
+
 # ------------------------------------------------------------------ states
 
 
-def test_states_are_made_at_first_use_kept_by_the_call_and_recycled(make: Callable[..., Bench]) -> None:
+def test_all_calls_share_the_states_of_the_workers(make: Callable[..., Bench]) -> None:
     bench = make()
     assert bench.stt.status()["states"] == 0
-    bench.stt.submit("c1", 1, voice())
-    bench.inbox.wait(1)
-    bench.stt.submit("c1", 2, voice())
+    for number in range(1, 9):
+        bench.stt.submit(f"c{number}", 1, voice())
+        bench.inbox.wait(number)
+    assert [state.runs for state in bench.model.states] == [8]
+    assert (bench.stt.status()["states"], bench.stt.status()["states_free"]) == (1, 1)
+
+
+def test_two_workers_use_two_states(make: Callable[..., Bench]) -> None:
+    bench = make(workers=2)
+    gate = bench.model.hold()
+    for call in ("c1", "c2"):
+        bench.stt.submit(call, 1, voice())
+        bench.started()
+    gate.set()
     bench.inbox.wait(2)
-    bench.stt.submit("c2", 1, voice())
-    bench.inbox.wait(3)
-    assert [state.runs for state in bench.model.states] == [2, 1]
-    bench.stt.release("c1")
-    bench.stt.release("c1")
-    assert bench.stt.status()["states_free"] == 1
-    bench.stt.submit("c3", 1, voice())
-    bench.inbox.wait(4)
-    assert [state.runs for state in bench.model.states] == [3, 1]
-    assert bench.stt.status()["states"] == 2
+    assert len(bench.model.states) == 2
 
 
 def test_a_silent_call_costs_no_state(make: Callable[..., Bench]) -> None:
@@ -391,24 +498,18 @@ def test_a_silent_call_costs_no_state(make: Callable[..., Bench]) -> None:
     assert not bench.model.states
 
 
-def test_more_calls_than_states_fail_with_the_cure(
-    make: Callable[..., Bench], caplog: pytest.LogCaptureFixture
-) -> None:
-    bench = make(max_states=1)
-    bench.stt.submit("c1", 1, voice())
-    bench.inbox.wait(1)
-    with caplog.at_level(logging.CRITICAL, logger="aiphone"):
-        bench.stt.submit("c2", 1, voice())
-        event = bench.inbox.wait(2)[1]
-    assert isinstance(event, WorkFailed)
-    assert "--max-calls" in event.reason
-    bench.stt.release("c1")
-    bench.stt.submit("c2", 2, voice())
-    assert texts(bench.inbox.wait(3))[-1] == ("c2", 2, "hello there")
+def test_warming_up_leaves_a_state_to_begin_with(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.stt.warm_up()
+    made = bench.stt.status()["states_free"]
+    for number, seconds in enumerate((1, 2, 4), start=1):
+        bench.stt.submit("c1", number, voice(seconds))
+        bench.inbox.wait(number)
+    assert bench.stt.status()["states"] == made
 
 
 def test_releasing_a_running_call_gives_its_state_back_when_it_stops(make: Callable[..., Bench]) -> None:
-    bench = make(max_states=1)
+    bench = make()
     bench.model.hold()
     bench.stt.submit("c1", 1, voice())
     bench.started()
@@ -448,6 +549,46 @@ def test_a_failure_is_told_the_state_dropped_and_the_worker_lives(
     assert bench.stt.status()["states"] == 1
 
 
+def test_a_state_that_cannot_be_made_fails_one_call_only(
+    make: Callable[..., Bench], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    refusing = iter([True, False])
+    new_state = bench.model.new_state
+
+    def refuse_once() -> FakeState:
+        if next(refusing):
+            raise InferenceError("memory is short; lower --max-calls.")
+        return new_state()
+
+    monkeypatch.setattr(bench.stt._transcriber.states, "_make", refuse_once)
+    with caplog.at_level(logging.WARNING, logger="aiphone"):
+        bench.stt.submit("c1", 1, voice())
+        (event,) = bench.inbox.wait(1)
+    assert event == WorkFailed("c1", 1, Stage.TRANSCRIBE, "memory is short; lower --max-calls.")
+    bench.stt.submit("c2", 1, voice())
+    assert texts(bench.inbox.wait(2)) == [("c2", 1, "hello there")]
+
+
+def test_a_result_that_cannot_be_delivered_does_not_end_the_worker(
+    make: Callable[..., Bench], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    post, refusing = bench.stt._post, iter([True, False])
+
+    def refuse_once(event: Event) -> None:
+        if next(refusing):
+            raise RuntimeError("the mailbox is closed")
+        post(event)
+
+    monkeypatch.setattr(bench.stt, "_post", refuse_once)
+    with caplog.at_level(logging.ERROR, logger="aiphone"):
+        bench.stt.submit("c1", 1, voice())
+        bench.stt.submit("c2", 1, voice())
+        assert texts(bench.inbox.wait(1)) == [("c2", 1, "hello there")]
+    assert "c1" in caplog.text
+
+
 def test_close_stops_running_work(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.model.hold()
@@ -469,7 +610,7 @@ def test_close_stops_running_work(make: Callable[..., Bench]) -> None:
     st.lists(st.tuples(st.sampled_from(["submit", "cancel", "release"]), st.sampled_from(["a", "b", "c"])), max_size=40)
 )
 def test_any_order_ends_with_every_state_accounted_for(steps: list[tuple[str, str]]) -> None:
-    bench = Bench(workers=2, max_states=8)
+    bench = Bench(workers=2)
     generation = 0
     try:
         for step, call in steps:

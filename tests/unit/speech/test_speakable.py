@@ -83,6 +83,24 @@ ENGLISH = [
 ]
 
 
+ENGLISH += [
+    ("Call 020 7946 0958.", "Call 0 2 0, 7 9 4 6, 0 9 5 8."),
+    ("It made £3m.", "It made 3 million pounds."),
+    ("Only 99¢ or 1¢!", "Only 99 cents or 1 cent!"),
+    ("Smith vs. Jones, e.g. Monday", "Smith versus Jones, for example Monday"),
+    ("Tea, coffee, etc. We have it.", "Tea, coffee, et cetera. We have it."),
+    ("On 11/22/2026 or 22/11/2026.", "On November 22, 2026 or November 22, 2026."),
+    ("Am 22.11.2026.", "Am November 22, 2026."),
+    ("On 45/45/2026", "On 45/45/2026"),
+    ("HTTPS://WWW.Example.com/", "Example.com"),
+    ("fish &amp; chips", "fish & chips"),
+    ("3 x 4", "3 times 4"),
+    ("It is at 192.168.1.1 in v2.0.1", "It is at 192 dot 168 dot 1 dot 1 in version 2 dot 0 dot 1"),
+    ("Your PIN is 0042.", "Your PIN is 0 0 4 2."),
+    ("At 07:30 use 0.5 l", "At 7 30 use 0.5 liters"),
+]
+
+
 @pytest.mark.parametrize(("text", "said"), ENGLISH, ids=[text[:30] for text, _ in ENGLISH])
 def test_english(text: str, said: str) -> None:
     assert speakable(text, "en-us") == said

@@ -1,0 +1,216 @@
+"""One transcription: what Whisper is asked, and asked again.
+
+The audio is cut into windows that Whisper's context holds, each is decoded with as little context as it needs, and
+the guard (``stt_guard``) takes the result or has it decoded with more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from aiphone.events import Pcm, SpokenWord
+from aiphone.inference.stt_guard import (
+    FLASH_CONTEXTS,
+    FLASH_QUANTUM,
+    POSITIONS_PER_SECOND,
+    SAMPLE_RATE,
+    GuardPolicy,
+    Spoken,
+    Verdict,
+    context_steps,
+    is_looping,
+    is_silent,
+    judge,
+    token_cap,
+    token_key,
+    windows,
+)
+from aiphone.inference.stt_states import StatePool, StatePort
+from aiphone.inference.stt_words import words_of
+from aiphone.inference.whisper_cpp import DecodeParams, Token
+
+_log = logging.getLogger(__name__)
+
+AUTO = "auto"
+_CONTEXT_TO_TELL = 256
+"""Encoder positions that are enough to tell a language from, and the samples that they hold."""
+_SAMPLES_TO_TELL = _CONTEXT_TO_TELL * SAMPLE_RATE // POSITIONS_PER_SECOND
+
+
+class ModelPort(Protocol):
+    """What is needed of a ``WhisperModel``."""
+
+    multilingual: bool
+    n_audio_ctx: int
+    token_eot: int
+
+    def new_state(self) -> StatePort:
+        """A fresh state."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """Text of a token."""
+        ...
+
+    def knows_language(self, code: str) -> bool:
+        """Whether the code is a language of the model's."""
+        ...
+
+    def close(self) -> None:
+        """Free the weights."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was found."""
+
+    text: str
+    words: tuple[SpokenWord, ...]
+    language: str
+    sure_of_language: float
+    """Probability of a detected language, 1 for a given one."""
+    decodings: int
+    """How often Whisper was run; one for each window when all went well."""
+    windows: int
+    cuts: int
+    """Repetitions that were cut off."""
+    doubtful: bool
+    """A partial transcript that the guard would have decoded again."""
+
+    @property
+    def retried(self) -> bool:
+        """Whether a window was decoded more than once."""
+        return self.decodings > self.windows
+
+
+class Transcriber:
+    """Whisper with the guard. Any thread, several at a time.
+
+    ``params`` are those of every decoding (threads, beam size, translation); ``audio_ctx`` and ``max_tokens`` limit
+    the context and the text (0: by the length of the audio); ``flash`` is whether the model uses flash attention.
+    """
+
+    def __init__(
+        self,
+        model: ModelPort,
+        policy: GuardPolicy,
+        params: DecodeParams,
+        *,
+        audio_ctx: int = 0,
+        max_tokens: int = 0,
+        flash: bool = False,
+    ) -> None:
+        self._model = model
+        self._policy = policy
+        self._params = replace(params, timestamps=True)
+        self._audio_ctx = audio_ctx
+        self._max_tokens = max_tokens
+        self._contexts = FLASH_CONTEXTS if flash else ()
+        self._keys: dict[int, bytes] = {}
+        self.states = StatePool(model.new_state, FLASH_QUANTUM if flash else 1)
+
+    def transcribe(
+        self,
+        pcm: Pcm,
+        *,
+        language: str,
+        prompt: str = "",
+        partial: bool = False,
+        abort: Callable[[], bool] | None = None,
+    ) -> Transcript:
+        """Text of int16 mono PCM at 16 kHz, on this thread.
+
+        ``language`` is a code or ``AUTO``. A ``partial`` one is decoded once, whatever the guard thinks of it.
+
+        Raises ``Aborted`` when ``abort`` says so and ``InferenceError`` when Whisper fails.
+        """
+        samples = pcm.astype(np.float32) / 32768.0
+        sure = 1.0
+        if is_silent(self._policy, samples):
+            return Transcript("", (), language, 0.0 if language == AUTO else 1.0, 0, 0, 0, False)
+        if language == AUTO:
+            language, sure = self._detect(samples)
+        pieces = windows(self._policy, samples)
+        texts: list[str] = []
+        words: list[SpokenWord] = []
+        decodings = cuts = start = 0
+        doubtful = False
+        for piece in pieces:
+            params = replace(self._params, language=language, initial_prompt=prompt, token_timestamps=not partial)
+            verdict, tokens, count = self._window(piece, params, partial, abort)
+            decodings += count
+            cuts += verdict.cut
+            doubtful = doubtful or verdict.retry
+            if verdict.text:
+                texts.append(verdict.text)
+                if not partial:
+                    words += words_of(tokens[: verdict.kept], language, start / SAMPLE_RATE)
+            start += len(piece)
+        return Transcript(" ".join(texts), tuple(words), language, sure, decodings, len(pieces), cuts, doubtful)
+
+    def _window(
+        self,
+        samples: npt.NDArray[np.float32],
+        params: DecodeParams,
+        partial: bool,
+        abort: Callable[[], bool] | None,
+    ) -> tuple[Verdict, list[Token], int]:
+        """The last verdict, what it was about, and how many decodings it took."""
+        cap = token_cap(self._policy, len(samples), self._max_tokens)
+        steps = context_steps(self._policy, len(samples), self._model.n_audio_ctx, self._audio_ctx, self._contexts)
+        steps = steps[:1] if partial else steps
+        count = 0
+        for step in steps:
+            count += 1
+            with self.states.lend(step) as state:
+                segments = state.full(
+                    samples,
+                    replace(params, audio_ctx=step, max_tokens=cap),
+                    abort=abort,
+                    stop=self._is_looping if params.beam_size <= 1 else None,
+                )
+            tokens = [token for part in segments for token in part.tokens]
+            no_speech = max((part.no_speech for part in segments), default=0.0)
+            seconds = len(samples) / SAMPLE_RATE
+            spoken = [Spoken(token.raw, token.logprob) for token in tokens]
+            verdict = judge(self._policy, spoken, seconds, cap, no_speech, step == 0)
+            if not verdict.retry:
+                break
+            _log.debug("not sure after %d positions: %s", step, verdict.doubt.value)
+        return verdict, tokens, count
+
+    def _detect(self, samples: npt.NDArray[np.float32]) -> tuple[str, float]:
+        if not self._model.multilingual:
+            return "en", 1.0
+        with self.states.lend(_CONTEXT_TO_TELL) as state:
+            return state.detect_language(samples[:_SAMPLES_TO_TELL], self._params.threads)
+
+    def warm_up(self) -> None:
+        """Transcribe a tone in the contexts of short turns: the first caller does not pay for what that sets up."""
+        tone = np.sin(np.arange(SAMPLE_RATE) * (2 * np.pi * 300 / SAMPLE_RATE)).astype(np.float32)
+        for context in [context for context in self._contexts if context < _CONTEXT_TO_TELL] + [_CONTEXT_TO_TELL]:
+            with self.states.lend(context) as state:
+                state.full(tone * 0.1, replace(self._params, audio_ctx=context, max_tokens=4))
+
+    def close(self) -> None:
+        """Free the states; nothing may be running."""
+        self.states.close()
+
+    def _is_looping(self, ids: list[int]) -> bool:
+        """Asked before each token, from within whisper.cpp."""
+        keys = []
+        for token in ids:
+            if token >= self._model.token_eot:
+                continue
+            key = self._keys.get(token)
+            if key is None:
+                key = self._keys[token] = token_key(self._model.token_bytes(token))
+            keys.append(key)
+        return is_looping(keys)
