@@ -32,9 +32,12 @@ from aiphone.conversation.ports import (
     SynthesiserPort,
     TimerHandle,
     Timers,
+    TurnEndPort,
 )
 from aiphone.conversation.record import CallRecord
+from aiphone.conversation.transitions import State
 from aiphone.errors import MediaError
+from aiphone.speech.echo import EchoGate
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,8 @@ class Stages:
     synthesiser: SynthesiserPort
     sip: SipPort
     memory: MemoryPort | None = None
+    turn_end: TurnEndPort | None = None
+    """None when there is no model: the words and the usual patience decide then."""
 
 
 class Call:
@@ -82,6 +87,7 @@ class Call:
         self._watch = watch
         self._media: MediaCallPort | None = None
         self._feeder: PlayoutFeeder | None = None
+        self._echo = EchoGate()
         self._timers: dict[str, TimerHandle] = {}
         self._confirmed: ev.CallConfirmed | None = None
         self._top_up: TimerHandle | None = None
@@ -116,8 +122,8 @@ class Call:
             self._close_sockets(event.sockets)
             self._stages.sip.hangup(self.record.call_id, 500, "media not available")
             return
-        self._feeder = PlayoutFeeder(self._media)
-        self._stages.listener.attach(self.record.call_id, self._media)
+        self._feeder = PlayoutFeeder(self._media, self._echo)
+        self._stages.listener.attach(self.record.call_id, self._media, self._echo)
         self._begin()
 
     def _begin(self) -> None:
@@ -140,7 +146,10 @@ class Call:
             self._carry_out(command)
         if self.conversation.state is not before:
             self._watch(StateChanged(self.record, self.conversation.state.value))
-        if isinstance(event, ev.Transcribed) and event.generation == current and event.text.strip():
+        if not isinstance(event, ev.Transcribed | ev.PartialTranscript) or event.generation != current:
+            return
+        # What is said over the assistant may be our own words, or nothing: it is told when it has become a turn.
+        if event.text.strip() and before is not State.INTERRUPTING:
             self._watch(Hearing(self.record, event.text.strip()))
 
     # ---------------------------------------------------------------------------------------------- commands
@@ -148,8 +157,13 @@ class Call:
     def _carry_out(self, command: cmd.Command) -> None:
         call_id, stages = self.record.call_id, self._stages
         match command:
-            case cmd.Transcribe(generation, pcm):
-                stages.recogniser.submit(call_id, generation, pcm)
+            case cmd.Transcribe(generation, pcm, unfinished):
+                stages.recogniser.submit(call_id, generation, pcm, partial=unfinished)
+            case cmd.EstimateTurnEnd(generation, pcm):
+                if stages.turn_end is not None:
+                    stages.turn_end.submit(call_id, generation, pcm)
+            case cmd.ReadAhead(generation, messages):
+                stages.model.read_ahead(call_id, generation, messages)
             case cmd.Generate(generation, messages, speculative):
                 log.debug("%s: prompt %s", call_id, [(message.role, message.content) for message in messages])
                 stages.model.generate(call_id, generation, messages, speculative=speculative)
@@ -168,8 +182,13 @@ class Call:
             case cmd.SetGain(db):
                 if self._media is not None:
                     self._media.set_gain(db)
+                    self._echo.gain(db)
+            case cmd.EchoHeard():
+                self._echo.heard()
             case cmd.CancelWork(generation):
                 stages.recogniser.cancel(call_id, generation)
+                if stages.turn_end is not None:
+                    stages.turn_end.cancel(call_id, generation)
                 stages.model.cancel(call_id, generation)
                 stages.synthesiser.cancel(call_id, generation)
             case cmd.SetTimer(name, serial, at):
@@ -187,7 +206,7 @@ class Call:
             case cmd.TurnMeasured(times):
                 self._measured(times)
             case cmd.InteractionDone(history):
-                if stages.memory is not None:
+                if stages.memory is not None and self.conversation.persona.remember:
                     stages.memory.keep(call_id, self.memory_key, history)
 
     def _measured(self, times: TurnTimes) -> None:
@@ -261,5 +280,7 @@ class Call:
             self._media.close()
         self._media = self._feeder = None
         stages.recogniser.release(call_id)
+        if stages.turn_end is not None:
+            stages.turn_end.release(call_id)
         stages.model.close_call(call_id)
         stages.synthesiser.release(call_id)

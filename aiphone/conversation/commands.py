@@ -18,6 +18,24 @@ class Transcribe:
 
     generation: int
     pcm: Pcm = field(repr=False, compare=False)
+    partial: bool = False
+    """True while the caller still speaks: done when there is time, or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class EstimateTurnEnd:
+    """Ask the voice whether the turn is over."""
+
+    generation: int
+    pcm: Pcm = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAhead:
+    """Let the model read what is known of a question that goes on; nothing comes of it but time saved."""
+
+    generation: int
+    messages: tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,11 @@ class SetGain:
     """Change the level of what is played, in dB; 0 is unchanged."""
 
     db: float
+
+
+@dataclass(frozen=True, slots=True)
+class EchoHeard:
+    """Our own words came back and were taken for the caller's voice: the gate is too low."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +147,15 @@ class InteractionDone:
 
 Command = (
     Transcribe
+    | EstimateTurnEnd
+    | ReadAhead
     | Generate
     | Promote
     | Speak
     | Play
     | StopPlayout
     | SetGain
+    | EchoHeard
     | CancelWork
     | SetTimer
     | CancelTimer

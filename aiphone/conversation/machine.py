@@ -2,80 +2,76 @@
 
 Theory of operation
 -------------------
-A caller's *turn* is one or more stretches of voice with pauses between them. At each pause an *attempt* at an
-answer begins, numbered by a *generation*: transcript, text, first phrase. Nothing of it is heard until the pause
-has lasted for the persona's patience; then the turn is *committed*: its text enters the history and the audio
-goes out. If the caller goes on first, the generation is raised, and whatever belongs to an older one is dropped by
-comparison when it turns up.
+A caller's *turn* is one or more stretches of voice (or keys) with pauses between them. At each pause an *attempt* at
+an answer begins, numbered by a *generation*: transcript, text, first phrase. Nothing of it is heard until the pause
+has lasted as long as voice and words ask for (``speech.patience``); then the turn is *committed*: its text enters the
+history and the audio goes out. If the caller goes on first, the generation is raised, and whatever belongs to an
+older one is dropped by comparison when it turns up.
 
-The caller who speaks over the assistant turns it down at once (*ducking*) and stops it after
-``interrupt_after`` of voice. What the history keeps of an interrupted answer is what had been heard, to the word.
+A caller who speaks over the assistant turns it down at once (*ducking*), holds it after ``interrupt_after`` of voice,
+and stops it when it is sure that the caller wants to speak (``overlap``); otherwise the answer goes on where it was.
+What the history keeps of an interrupted answer is what had been heard, to the word.
 
 Rules
 -----
 - ``handle`` is the only way in. A pair of state and event that the table does not have changes nothing.
 - History changes only in ``_commit`` (the caller's words) and ``_remember`` (the model's). Words that no model wrote
-  (the greeting, "are you still there?") are not in it: many chat templates refuse an assistant who speaks first, and
-  small models repeat them.
-- At most one reply exists; its audio is the only audio that is queued.
+  (the greeting, "are you still there?", "one moment") are not in it: many chat templates refuse an assistant who
+  speaks first, and small models repeat them.
+- At most one reply exists; its audio is the only audio that is queued, but for the filler before it.
+- Our own words that come back as the caller's are dropped, wherever they would have become a turn.
 - Not thread-safe: one owner (the main thread). No clock: ``now`` and the playout position are arguments.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
-
-import numpy as np
 
 from aiphone import events as ev
 from aiphone.conversation import commands as cmd
-from aiphone.conversation.latency import TurnTimes
+from aiphone.conversation.latency import Stopwatch
+from aiphone.conversation.overlap import DOUBT, DUCK_DB, Overlap
+from aiphone.conversation.prompting import for_model, same_beginning, spoken_words
 from aiphone.conversation.reply import Reply
+from aiphone.conversation.speaker import FILLER, Speaker
 from aiphone.conversation.transitions import TABLE, State
+from aiphone.conversation.turn import Turn, limits_of
 from aiphone.persona import Message, Persona
+from aiphone.speech.barge_in import Meaning, is_echo, meaning
 
 log = logging.getLogger(__name__)
 
-DUCK_DB = -12.0
-"""Level of the assistant while it is unclear whether the caller interrupts."""
+_ECHO_LATE = 0.8
+"""Seconds after our last sound in which it may still come back."""
 
-_GAP = np.zeros(ev.INTERNAL_RATE // 5, np.int16)
-"""Silence put between the stretches of one turn for the recogniser: long enough to part words."""
+_AHEAD_WORDS = 3
+"""So many new words make it worth letting the model read ahead."""
 
-_AUDIBLE = 328
-"""Samples above this (-40 dBFS) are sound, for cutting the silence before an answer."""
+_WORKER_EVENTS = (
+    ev.Transcribed,
+    ev.PartialTranscript,
+    ev.TurnEndEstimated,
+    ev.ReplyText,
+    ev.ReplyEnded,
+    ev.SpeechChunk,
+    ev.WorkFailed,
+)
 
-_WORKER_EVENTS = (ev.Transcribed, ev.ReplyText, ev.ReplyEnded, ev.SpeechChunk, ev.WorkFailed)
 
-
-class Conversation:
+class Conversation(Speaker):
     """One call's conversation. See the module's text for the rules."""
 
     def __init__(self, call_id: str, persona: Persona, history: Sequence[Message] = ()) -> None:
         """``history`` is what an earlier call left (without the system message)."""
-        self.call_id = call_id
-        self.persona = persona
-        self.state = State.WAITING
-        self.history: list[Message] = list(history)
-        self.generation = 0
+        super().__init__(call_id, persona, history)
         self.ignored = 0
         """Events that came in a state that has no use for them."""
-        self._out: list[cmd.Command] = []
-        self._now = 0.0
-        self._played = 0
-        self._queue_end = 0
-        self._timers: dict[str, int] = {}
-        self._serial = 0
         self._idle_prompts = 0
         self._leaving = ""
-        self._reply: Reply | None = None
-        self._user_text = ""
-        self._committed_text = ""
-        self._stretches: list[ev.Pcm] = []
-        self._failed = False
-        self._marks: dict[str, float] = {}
+        self._limits = limits_of(persona)
+        self._turn_over_at = 0.0
+        self._read_ahead = ""
 
     # ------------------------------------------------------------------------------------------ entrance
 
@@ -102,54 +98,122 @@ class Conversation:
     # ------------------------------------------------------------------------------- the assistant starts
 
     def _greet(self, _: ev.CallConfirmed) -> None:
-        text = self.persona.fill(self.persona.greeting)
+        again = self.persona.greeting_again if self.history else ""
+        text = self.persona.fill(again or self.persona.greeting)
         if text.strip():
             self._say(text)
         else:
             self._listen()
 
-    def _say(self, text: str, state: State = State.THINKING) -> None:
-        """Speak words that no model wrote."""
-        self._new_generation()
-        reply = self._reply = Reply(self.generation, held=False, canned=True)
-        reply.add_text(text)
-        reply.finish_text()
-        self._go(state)
-        self._set_timer("stuck", self._now + self.persona.think_limit)
-        self._synthesise(reply)
-
     # ----------------------------------------------------------------------------------- the caller speaks
 
-    def _hear(self, _: ev.VoiceStarted) -> None:
+    def _hear(self, event: ev.VoiceStarted) -> None:
         self._idle_prompts = 0
+        self._read_ahead = ""
+        self._turn = Turn(began=event.at)
         self._go(State.HEARING)
 
     def _pause(self, event: ev.VoiceStopped) -> None:
-        self._new_generation()
-        self._user_text, self._failed = "", False
-        self._marks = {"voice_ended": event.at}
-        self._stretches.append(event.pcm)
-        self._go(State.PAUSING)
-        pcm = [part for stretch in self._stretches for part in (stretch, _GAP)][:-1]
-        self._out.append(cmd.Transcribe(self.generation, np.concatenate(pcm)))
-        self._set_timer("patience", event.at + self.persona.patience)
+        self._turn.stretches.append(event.pcm)
+        self._attempt(event.at)
 
-    def _resume_hearing(self, _: ev.VoiceStarted) -> None:
+    def _attempt(self, voice_ended: float) -> None:
+        """The caller has stopped speaking: find out what was said, and prepare an answer in case that was all."""
+        self._new_generation()
+        self._watch = Stopwatch(voice_ended)
+        self._turn.new_attempt()
+        self._go(State.PAUSING)
+        audio = self._turn.audio()
+        self._out.append(cmd.Transcribe(self.generation, audio))
+        self._out.append(cmd.EstimateTurnEnd(self.generation, audio))
+        self._wait()
+
+    def _weigh(self, event: ev.TurnEndEstimated) -> None:
+        """The voice says how probable it is that the turn is over."""
+        self._turn.probability = event.probability
+        if self._watch is not None:
+            self._watch.own("turn_end", event.seconds)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Set how long the pause may last, by what is known of it now."""
+        self._turn_over_at = self._turn.over_at(self._limits, self._watch)
+        self._set_timer("patience", self._turn_over_at)
+
+    def _resume_hearing(self, event: ev.VoiceStarted) -> None:
         """The caller goes on: the turn was not over, whatever we thought."""
+        self._take_back()
+        if not self._turn.stretches:
+            self._turn.began = event.at
+        self._go(State.HEARING)
+
+    def _take_back(self) -> None:
+        """The turn goes on before any of the answer was heard."""
         if self._committed_text:
             self._uncommit()
+        if self._queue_end > self._played:
+            self._out.append(cmd.StopPlayout())  # the filler, or silence before the answer
+            self._silent_since = self._now
+            self._queue_end = 0
         self._new_generation()
-        self._go(State.HEARING)
+
+    def _transcribe_so_far(self, event: ev.VoiceContinues) -> None:
+        stretches = self._overlap.stretches if self._overlap is not None else self._turn.stretches
+        audio = Turn([*stretches, event.pcm]).audio()
+        self._out.append(cmd.Transcribe(self.generation, audio, partial=True))
+
+    def _so_far(self, event: ev.PartialTranscript) -> None:
+        """Some of what is being said is certain: the model may read it."""
+        stable = event.stable.strip()
+        if len(stable.split()) < len(self._read_ahead.split()) + _AHEAD_WORDS:
+            return
+        self._read_ahead = stable
+        if self._addressed(stable):
+            self._out.append(cmd.ReadAhead(self.generation, self._messages(stable)))
 
     def _prepare(self, event: ev.Transcribed) -> None:
         """Text of a turn that may not be over: begin the answer, unheard."""
         self._transcribed(event)
-        if self._user_text and self._addressed():
+        if self._turn.words and self._addressed(self._turn.text):
             self._generate(speculative=True)
+        self._wait()
 
     def _remember_failure(self, event: ev.WorkFailed) -> None:
         log.warning("%s: %s failed: %s", self.call_id, event.stage.value, event.reason)
-        self._failed = True
+        self._turn.failed = self._turn.known = True
+        self._wait()
+
+    # -------------------------------------------------------------------------------------------- keys
+
+    def _press(self, event: ev.DigitReceived) -> None:
+        """A key is part of the turn as a word is; it needs no time to be sure that it interrupts."""
+        self._idle_prompts = 0
+        match self.state:
+            case State.HEARING:
+                self._turn.press(event.digit, event.at)
+                return  # the pause after the words will come
+            case State.SPEAKING | State.INTERRUPTING:
+                self._interrupt()
+                self._turn = Turn()  # the tone itself may have been taken for a voice
+            case State.THINKING:
+                self._take_back()
+            case State.LISTENING:
+                self._turn = Turn()
+        turn = self._turn
+        turn.press(event.digit, event.at)
+        if turn.stretches and self.state is not State.PAUSING:
+            self._attempt(event.at)
+            return
+        if not turn.stretches:
+            self._new_generation()
+            self._watch = None
+            turn.new_attempt()
+            turn.known = True
+        elif self._reply is not None:
+            self._reply = None  # an answer to the words without the key; another one begins when the turn is over
+            self._new_generation()
+        self._go(State.PAUSING)
+        self._wait()
 
     # --------------------------------------------------------------------------------------- turn is over
 
@@ -158,10 +222,16 @@ class Conversation:
         match (self.state, event.name):
             case (State.PAUSING, "patience"):
                 self._turn_over()
-            case (State.INTERRUPTING, "interrupt"):
-                self._interrupt()
+            case (State.INTERRUPTING, "hold"):
+                self._hold()
+            case (State.INTERRUPTING, "sure"):
+                self._be_sure()
+            case (State.INTERRUPTING, "doubt"):
+                self._go_on()
             case (State.LISTENING, "idle"):
                 self._idle()
+            case (State.THINKING, "filler"):
+                self._fill()
             case (State.THINKING, "stuck"):
                 log.warning("%s: no answer within %.0f s", self.call_id, self.persona.think_limit)
                 self._apologise()
@@ -170,33 +240,57 @@ class Conversation:
                 self._go(State.ENDED)
 
     def _turn_over(self) -> None:
-        self._marks["committed"] = self._now
-        if self._failed:
+        if self._watch is not None:
+            # The timer may be late because the words that set it were: their time is not the patience's.
+            self._watch.mark("committed", min(self._now, self._turn_over_at))
+        if self._turn.failed:
             self._apologise()
-        elif "transcribed" not in self._marks:
-            self._go(State.THINKING)
+        elif not self._turn.known:
+            self._think()
         else:
             self._decide()
+
+    def _think(self) -> None:
+        """The assistant has the floor; if nothing is heard of it for long, it says so."""
+        self._go(State.THINKING)
+        if self.persona.filler.strip() and not self._turn.filled and self._watch is not None:
+            self._set_timer("filler", self._watch.voice_ended + self.persona.filler_after)
+
+    def _fill(self) -> None:
+        self._turn.filled = True
+        self._asked.append(FILLER)
+        self._out.append(cmd.Speak(self.generation, FILLER, self.persona.fill(self.persona.filler)))
 
     def _answer(self, event: ev.Transcribed) -> None:
         self._transcribed(event)
         self._decide()
 
     def _transcribed(self, event: ev.Transcribed) -> None:
-        self._marks["transcribed"] = self._now
-        self._user_text = event.text.strip()
+        if self._watch is not None:
+            self._watch.mark("transcribed", self._now)
+            self._watch.own("transcript", event.seconds)
+        turn = self._turn
+        turn.words, turn.known = event.text.strip(), True
+        if turn.words and turn.began < self._silent_since + _ECHO_LATE and self._is_echo(turn.words, self._last_words):
+            turn.words = ""
+
+    def _is_echo(self, heard: str, spoken: str) -> bool:
+        if not is_echo(heard, spoken):
+            return False
+        log.info("%s: our own words came back and were not taken for the caller's", self.call_id)
+        self._out.append(cmd.EchoHeard())
+        return True
 
     def _decide(self) -> None:
         """The turn is over and its text known: answer it, or go back to listening."""
-        if not self._user_text or not self._addressed():
-            self._stretches.clear()
+        text = self._turn.text
+        if not text or not self._addressed(text):
             self._out.append(cmd.CancelWork(self.generation))
             self._listen()
-        elif self._only_wake_command():
-            self._stretches.clear()
+        elif self._only_wake_command(text):
             self._say(self.persona.fill(self.persona.heard_ok))
         else:
-            self._go(State.THINKING)
+            self._think()
             reply = self._reply
             if reply is None:
                 self._generate(speculative=False)
@@ -213,19 +307,20 @@ class Conversation:
 
     def _generate(self, *, speculative: bool) -> None:
         self._reply = Reply(self.generation, held=speculative)
-        messages = (
-            self.persona.system_message(),
-            *_for_model([*self.history, Message("user", self._user_text)]),
-        )
-        self._out.append(cmd.Generate(self.generation, messages, speculative))
+        if self._watch is not None:
+            self._watch.asked = self._now
+        self._out.append(cmd.Generate(self.generation, self._messages(self._turn.text), speculative))
+
+    def _messages(self, text: str) -> tuple[Message, ...]:
+        return (self.persona.system_message(), *for_model([*self.history, Message("user", text)]))
 
     def _commit(self) -> None:
-        self._committed_text = self._user_text
-        self.history.append(Message("user", self._user_text))
-        self._out.append(cmd.Said("user", self._user_text, self._marks["voice_ended"]))
+        self._committed_text = self._turn.text
+        self.history.append(Message("user", self._committed_text))
+        at = self._watch.voice_ended if self._watch is not None else self._turn.key_at
+        self._out.append(cmd.Said("user", self._committed_text, at))
 
     def _uncommit(self) -> None:
-        """The turn goes on after it was committed, before any of the answer was heard."""
         self.history.pop()
         self._committed_text = ""
 
@@ -233,13 +328,15 @@ class Conversation:
 
     def _add_text(self, event: ev.ReplyText) -> None:
         reply = self._current()
-        self._marks.setdefault("first_token", self._now)
+        if self._watch is not None:
+            self._watch.first_token(self._now)
         reply.add_text(event.text)
         self._synthesise(reply)
 
     def _end_text(self, _: ev.ReplyEnded) -> None:
         reply = self._current()
-        self._marks.setdefault("first_token", self._now)
+        if self._watch is not None:
+            self._watch.first_token(self._now)
         reply.finish_text()
         self._synthesise(reply)
         if not reply.phrases and not reply.held:
@@ -248,8 +345,15 @@ class Conversation:
             self._after_audio(reply)
 
     def _add_audio(self, event: ev.SpeechChunk) -> None:
+        if event.last and event.phrase in self._asked:
+            self._asked.remove(event.phrase)
+        if event.phrase == FILLER:
+            self._play_filler(event)
+            return
         reply = self._current()
-        self._marks.setdefault("first_audio", self._now)
+        if self._watch is not None:
+            self._watch.mark("first_audio", self._now)
+            self._watch.own("first_audio", event.seconds)
         if event.last:
             reply.phrases[event.phrase].complete = True
         if reply.held:
@@ -258,27 +362,10 @@ class Conversation:
         self._play(reply, event.phrase, event.pcm)
         self._after_audio(reply)
 
-    def _synthesise(self, reply: Reply) -> None:
-        for number, text in reply.to_synthesise():
-            self._marks.setdefault("first_phrase", self._now)
-            self._out.append(cmd.Speak(reply.generation, number, text))
-
-    def _play(self, reply: Reply, phrase: int, pcm: ev.Pcm) -> None:
-        if not reply.audible:
-            pcm = _without_lead(pcm)
-        if not pcm.size:
-            return
-        start = max(self._queue_end, self._played)
-        begins = reply.phrases[phrase].samples == 0
-        reply.queued(phrase, start, pcm.size)
-        self._queue_end = start + pcm.size
-        self._out.append(cmd.Play(pcm, reply.phrases[phrase].text if begins else ""))
-        if self.state is State.THINKING:
-            self._stretches.clear()
-            self._go(State.SPEAKING)
-
     def _after_audio(self, reply: Reply) -> None:
         """Whether the answer is over, now that more of it is known."""
+        if self._overlap is not None and self._overlap.held:
+            return
         if not reply.exhausted or self._played < self._queue_end:
             return
         if not reply.audible and self.state is State.THINKING:
@@ -286,16 +373,10 @@ class Conversation:
         elif self.state is not State.PAUSING:
             self._finished(reply)
 
-    def _drained(self, _: ev.PlayoutDrained) -> None:
-        self._after_audio(self._current())
-
-    def _measure(self, event: ev.PlayoutStarted) -> None:
-        marks = self._marks
-        if "committed" not in marks or "first_audio" not in marks or not self._committed_text:
-            return
-        times = TurnTimes(sent=event.at, **marks)
-        self._marks = {}
-        self._out.append(cmd.TurnMeasured(times))
+    def _drained(self, event: ev.PlayoutDrained) -> None:
+        self._silent_since = event.at
+        if self._reply is not None:
+            self._after_audio(self._reply)
 
     def _finished(self, reply: Reply) -> None:
         self._remember(reply, reply.text(), interrupted=False)
@@ -303,6 +384,7 @@ class Conversation:
             case State.INTERRUPTING:
                 self._out.append(cmd.SetGain(0.0))
                 self._idle_prompts = 0
+                self._turn = Turn(began=self._end_overlap())
                 self._go(State.HEARING)
             case State.CLOSING:
                 self._out.append(cmd.HangUp(self._leaving))
@@ -310,36 +392,106 @@ class Conversation:
             case _:
                 self._listen()
 
-    def _remember(self, reply: Reply, text: str, *, interrupted: bool) -> None:
-        """What was heard of a reply enters the record, and what the model wrote of it the history."""
-        self._reply = None
-        answered, self._committed_text = bool(self._committed_text), ""
-        if text:
-            if not reply.canned:
-                self.history.append(Message("assistant", text))
-            self._out.append(cmd.Said("assistant", text, self._now, interrupted))
-        if answered:
-            self._out.append(cmd.InteractionDone(tuple(self.history)))
-
     # --------------------------------------------------------------------------------------- interruption
 
     def _duck(self, event: ev.VoiceStarted) -> None:
+        self._overlap = Overlap(event.at)
         self._out.append(cmd.SetGain(DUCK_DB))
         self._go(State.INTERRUPTING)
-        self._set_timer("interrupt", event.at + self.persona.interrupt_after)
+        self._set_timer("hold", event.at + self.persona.interrupt_after)
 
-    def _unduck(self, _: ev.VoiceStopped) -> None:
+    def _hold(self) -> None:
+        """Fall silent, but so that the answer can go on."""
+        overlap = self._talking_over()
+        overlap.held = True
+        self._out.append(cmd.StopPlayout())
+        self._silent_since = self._now
+        self._queue_end = 0
+        self._set_timer("sure", overlap.sure_at())
+
+    def _be_sure(self) -> None:
+        """The voice has lasted long."""
+        later = self._talking_over().sure_at()
+        if later > self._now:
+            self._set_timer("sure", later)
+        else:
+            self._interrupt()
+
+    def _overhear(self, event: ev.PartialTranscript) -> None:
+        """Some of what the caller says over the answer was understood."""
+        overlap = self._talking_over()
+        overlap.meaning = self._meaning(event.text)
+        if overlap.meaning is Meaning.STOP and overlap.held:
+            self._interrupt()
+
+    def _fall_silent(self, event: ev.VoiceStopped) -> None:
+        """The voice over the answer has ended: what was it?"""
+        overlap = self._talking_over()
+        overlap.stop(event.at, event.pcm)
+        if not overlap.held:
+            self._go_on()
+            return
+        self._stop_timer("sure")
+        self._set_timer("doubt", self._now + DOUBT)
+        self._out.append(cmd.Transcribe(self.generation, Turn(overlap.stretches).audio()))
+
+    def _speak_again(self, event: ev.VoiceStarted) -> None:
+        overlap = self._talking_over()
+        overlap.resume()
+        self._stop_timer("doubt")
+        self._set_timer("sure", max(overlap.sure_at(), event.at + self.persona.interrupt_after))
+
+    def _judge(self, event: ev.Transcribed) -> None:
+        """The voice over the answer was understood."""
+        overlap = self._talking_over()
+        overlap.meaning = self._meaning(event.text)
+        if overlap.meaning is not Meaning.STOP:
+            if not overlap.speaking:
+                self._go_on()
+            return
+        ended, speaking = overlap.ended, overlap.speaking
+        self._interrupt()
+        if not speaking:
+            self._attempt(ended)
+
+    def _meaning(self, text: str) -> Meaning:
+        spoken = spoken_words(self._current().heard(self._played + ev.INTERNAL_RATE // 2))
+        return Meaning.NOTHING if self._is_echo(text, spoken) else meaning(text)
+
+    def _go_on(self) -> None:
+        """It was nothing: the answer goes on where it was."""
+        reply, overlap = self._current(), self._talking_over()
+        self._overlap = None
         self._out.append(cmd.SetGain(0.0))
+        if overlap.held:
+            for pcm in reply.play_again(self._played):
+                self._queue(pcm, "")
         self._go(State.SPEAKING)
+        self._after_audio(reply)
 
     def _interrupt(self) -> None:
-        reply = self._current()
-        self._out += [cmd.StopPlayout(), cmd.SetGain(0.0)]
+        """The caller has the floor."""
+        reply, overlap = self._current(), self._overlap
+        if overlap is None or not overlap.held:
+            self._out.append(cmd.StopPlayout())
+        self._out.append(cmd.SetGain(0.0))
+        self._silent_since = self._now
         self._queue_end = 0
         self._remember(reply, reply.heard(self._played), interrupted=True)
         self._new_generation()
         self._idle_prompts = 0
+        stretches = overlap.stretches if overlap is not None else []
+        self._turn = Turn(stretches, began=self._end_overlap())
         self._go(State.HEARING)
+
+    def _end_overlap(self) -> float:
+        """When the voice over the answer began."""
+        overlap, self._overlap = self._overlap, None
+        return overlap.began if overlap is not None else self._now
+
+    def _talking_over(self) -> Overlap:
+        assert self._overlap is not None, f"nobody talks over the answer while {self.state}"
+        return self._overlap
 
     # ---------------------------------------------------------------------------------- silence and faults
 
@@ -361,25 +513,27 @@ class Conversation:
     def _fail(self, event: ev.WorkFailed) -> None:
         log.warning("%s: %s failed: %s", self.call_id, event.stage.value, event.reason)
         reply = self._reply
-        if reply is None:
-            self._apologise()
-        elif event.stage is ev.Stage.SPEAK:
-            # A phrase that cannot be spoken is left out; the rest of the answer goes on.
-            for phrase in reply.phrases:
-                if phrase.asked and not phrase.complete:
-                    phrase.complete = True
-                    break
-            self._after_audio(reply)
-        elif reply.audible or reply.phrases:
+        if event.stage is ev.Stage.SPEAK:
+            self._unspoken(reply)
+        elif event.stage is ev.Stage.TRANSCRIBE and self._overlap is not None:
+            if not self._overlap.speaking:
+                self._go_on()
+        elif reply is not None and (reply.audible or reply.phrases):
             reply.finish_text()
             self._synthesise(reply)
             self._after_audio(reply)
         else:
             self._apologise()
 
+    def _unspoken(self, reply: Reply | None) -> None:
+        """A phrase that cannot be spoken is left out; the rest of the answer goes on."""
+        number = self._asked.pop(0) if self._asked else FILLER
+        if number != FILLER and reply is not None:
+            reply.phrases[number].complete = True
+            self._after_audio(reply)
+
     def _apologise(self) -> None:
         """Something went wrong before a word of the answer was heard."""
-        self._stretches.clear()
         apology = self.persona.fill(self.persona.apology)
         if self._reply is not None and self._reply.text() == apology:
             # The apology itself could not be spoken: silence is all that is left.
@@ -399,76 +553,21 @@ class Conversation:
         self._out.append(cmd.CancelWork(self.generation))
         self._go(State.ENDED)
 
-    # ------------------------------------------------------------------------------------------- mechanics
-
-    def _go(self, state: State) -> None:
-        """Change state; timers belong to states and end with them."""
-        if state is self.state:
-            return
-        for name in list(self._timers):
-            del self._timers[name]
-            self._out.append(cmd.CancelTimer(name))
-        self.state = state
-        if state is State.THINKING:
-            self._set_timer("stuck", self._now + self.persona.think_limit)
+    def _new_generation(self) -> None:
+        super()._new_generation()
+        self._read_ahead = ""
 
     def _listen(self) -> None:
         self._reply = None
-        self._stretches.clear()
+        self._turn = Turn()
         self._go(State.LISTENING)
         if self.persona.idle_after > 0:
             self._set_timer("idle", self._now + self.persona.idle_after)
 
-    def _new_generation(self) -> None:
-        if self.generation:
-            self._out.append(cmd.CancelWork(self.generation))
-        self.generation += 1
-        self._reply = None
-        self._marks = {}
+    def _addressed(self, text: str) -> bool:
+        """True when words are for the assistant: always, unless a wake command is set; keys always are."""
+        return bool(self._turn.keys) or same_beginning(text, self.persona.wake_command)
 
-    def _set_timer(self, name: str, at: float) -> None:
-        self._serial += 1
-        self._timers[name] = self._serial
-        self._out.append(cmd.SetTimer(name, self._serial, at))
-
-    def _current(self) -> Reply:
-        assert self._reply is not None, f"no reply while {self.state}"
-        return self._reply
-
-    def _addressed(self) -> bool:
-        """True when the turn is for the assistant: always, unless a wake command is set."""
-        wake = _words(self.persona.wake_command)
-        return _words(self._user_text)[: len(wake)] == wake
-
-    def _only_wake_command(self) -> bool:
-        wake = _words(self.persona.wake_command)
-        return bool(wake) and bool(self.persona.heard_ok) and _words(self._user_text) == wake
-
-
-def _without_lead(pcm: ev.Pcm) -> ev.Pcm:
-    """Without the silence that a voice begins with: the caller would wait for it.
-
-    A frame of 20 ms before the first sound stays, so that its onset is whole.
-    """
-    loud = np.flatnonzero(np.abs(pcm.astype(np.int32)) > _AUDIBLE)
-    return pcm[max(0, int(loud[0]) - ev.FRAME_SAMPLES) :] if loud.size else pcm[:0]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.casefold())
-
-
-def _for_model(history: list[Message]) -> list[Message]:
-    """The history in the form that chat templates accept: beginning with the user, roles alternating.
-
-    Neighbouring messages of one role become one (an answer of which nothing was heard leaves two of the caller's).
-    """
-    merged: list[Message] = []
-    for message in history:
-        if not merged and message.role != "user":
-            continue
-        if merged and merged[-1].role == message.role:
-            merged[-1] = Message(message.role, f"{merged[-1].content} {message.content}")
-        else:
-            merged.append(message)
-    return merged
+    def _only_wake_command(self, text: str) -> bool:
+        wake = self.persona.wake_command
+        return bool(wake and self.persona.heard_ok) and same_beginning(text, wake) and same_beginning(wake, text)

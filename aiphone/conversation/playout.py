@@ -10,13 +10,16 @@ from collections import deque
 
 from aiphone.conversation.ports import MediaCallPort
 from aiphone.events import Pcm
+from aiphone.speech.echo import EchoGate
 
 
 class PlayoutFeeder:
     """Feeds one call. Main thread only."""
 
-    def __init__(self, call: MediaCallPort) -> None:
+    def __init__(self, call: MediaCallPort, echo: EchoGate) -> None:
+        """``echo`` is told what will leave, and when."""
         self._call = call
+        self._echo = echo
         self._backlog: deque[Pcm] = deque()
 
     def play(self, pcm: Pcm) -> None:
@@ -28,7 +31,9 @@ class PlayoutFeeder:
         """Move as much as fits. Called again and again while ``waiting``."""
         while self._backlog:
             pcm = self._backlog[0]
+            position = self._call.played + self._call.queued
             taken = self._call.write(pcm)
+            self._echo.queued(position, pcm[:taken])
             if taken < pcm.size:
                 self._backlog[0] = pcm[taken:]
                 return
@@ -38,6 +43,7 @@ class PlayoutFeeder:
         """Drop everything, here and in the ring."""
         self._backlog.clear()
         self._call.flush()
+        self._echo.dropped()
 
     @property
     def waiting(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from aiphone.events import Event, Pcm, RtpSockets, RtpStream
 from aiphone.persona import Message, Persona
+from aiphone.speech.echo import EchoGate
 
 
 class MediaCallPort(Protocol):
@@ -54,6 +55,11 @@ class MediaCallPort(Protocol):
         """Queued samples that have left the socket since the call began."""
         ...
 
+    @property
+    def queued(self) -> int:
+        """Samples that wait to be sent."""
+        ...
+
 
 class MediaEnginePort(Protocol):
     """The media engine."""
@@ -66,8 +72,8 @@ class MediaEnginePort(Protocol):
 class ListenerPort(Protocol):
     """Voice activity detection."""
 
-    def attach(self, call_id: str, call: Any) -> None:
-        """Listen to a call."""
+    def attach(self, call_id: str, call: Any, echo: EchoGate) -> None:
+        """Listen to a call; ``echo`` knows what it may hear of us."""
         ...
 
     def detach(self, call_id: str) -> None:
@@ -78,8 +84,24 @@ class ListenerPort(Protocol):
 class RecogniserPort(Protocol):
     """Speech to text."""
 
+    def submit(self, call_id: str, generation: int, pcm: Pcm, *, partial: bool = False) -> None:
+        """Transcribe; answers with ``Transcribed`` or ``WorkFailed``, ``PartialTranscript`` when partial."""
+        ...
+
+    def cancel(self, call_id: str, generation: int) -> None:
+        """Give it up."""
+        ...
+
+    def release(self, call_id: str) -> None:
+        """The call is over."""
+        ...
+
+
+class TurnEndPort(Protocol):
+    """Whether the caller's voice sounds like the end of a turn."""
+
     def submit(self, call_id: str, generation: int, pcm: Pcm) -> None:
-        """Transcribe; answers with ``Transcribed`` or ``WorkFailed``."""
+        """Estimate; answers with ``TurnEndEstimated``, or not at all."""
         ...
 
     def cancel(self, call_id: str, generation: int) -> None:
@@ -102,6 +124,10 @@ class LanguageModelPort(Protocol):
         self, call_id: str, generation: int, messages: Sequence[Message], *, speculative: bool = False
     ) -> None:
         """Write the next message; answers with ``ReplyText``, then ``ReplyEnded`` or ``WorkFailed``."""
+        ...
+
+    def read_ahead(self, call_id: str, generation: int, messages: Sequence[Message]) -> None:
+        """Read a conversation whose last message goes on, when there is time; nothing is answered."""
         ...
 
     def promote(self, call_id: str, generation: int) -> None:

@@ -8,8 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aiphone.events import Pcm
+import numpy as np
+
+from aiphone.events import FRAME_SAMPLES, INTERNAL_RATE, Pcm
 from aiphone.speech.phrases import PhraseCutter
+
+_BACK = INTERNAL_RATE * 2 // 5
+"""Samples (0.4 s) within which a place between words is looked for, to go on from after a hold."""
+
+_AUDIBLE = 328
+"""Samples above this (-40 dBFS) are sound, for cutting the silence before an answer."""
 
 
 @dataclass(slots=True)
@@ -25,6 +33,8 @@ class Phrase:
     """Playout position of its first sample, once it has been queued."""
     samples: int = 0
     """How many of its samples were queued."""
+    pcm: list[Pcm] = field(default_factory=list, repr=False)
+    """Those, to go on from the middle after a hold."""
 
 
 @dataclass(slots=True)
@@ -61,12 +71,36 @@ class Reply:
                 wanted.append((number, phrase.text))
         return wanted
 
-    def queued(self, number: int, start: int, samples: int) -> None:
-        """``samples`` of a phrase went to the playout ring, the first at position ``start``."""
+    def queued(self, number: int, start: int, pcm: Pcm) -> None:
+        """``pcm`` of a phrase went to the playout ring, its first sample at position ``start``."""
         phrase = self.phrases[number]
         if phrase.samples == 0:
             phrase.start = start
-        phrase.samples += samples
+        phrase.samples += pcm.size
+        phrase.pcm.append(pcm)
+
+    @property
+    def end(self) -> int:
+        """Position after the last sample that was queued."""
+        return max((phrase.start + phrase.samples for phrase in self.phrases if phrase.samples), default=0)
+
+    def play_again(self, played: int) -> list[Pcm]:
+        """What had been queued and was not heard by position ``played``, from a place between words on.
+
+        It is taken to be queued again at ``played``.
+        """
+        rest: list[Pcm] = []
+        end = played
+        for phrase in self.phrases:
+            heard = max(0, played - phrase.start)
+            if phrase.samples == 0 or heard >= phrase.samples:
+                continue
+            whole = np.concatenate(phrase.pcm)
+            first = _between_words(whole, heard)
+            phrase.start = end - first
+            rest.append(whole[first:])
+            end += phrase.samples - first
+        return rest
 
     @property
     def exhausted(self) -> bool:
@@ -106,3 +140,22 @@ class Reply:
                 words.append(word)
             break
         return " ".join(words)
+
+
+def without_lead(pcm: Pcm) -> Pcm:
+    """Without the silence that a voice begins with: the caller would wait for it.
+
+    A frame of 20 ms before the first sound stays, so that its onset is whole.
+    """
+    loud = np.flatnonzero(np.abs(pcm.astype(np.int32)) > _AUDIBLE)
+    return pcm[max(0, int(loud[0]) - FRAME_SAMPLES) :] if loud.size else pcm[:0]
+
+
+def _between_words(pcm: Pcm, position: int) -> int:
+    """The quietest 20 ms a little before ``position``: where a speaker who was interrupted would begin again."""
+    frames = min(position, _BACK) // FRAME_SAMPLES
+    if frames == 0:
+        return 0 if position < FRAME_SAMPLES else position
+    first = position - frames * FRAME_SAMPLES
+    power = np.square(pcm[first:position].reshape(frames, FRAME_SAMPLES).astype(np.float32)).sum(axis=1)
+    return position - (int(power[::-1].argmin()) + 1) * FRAME_SAMPLES  # the latest, where several are as quiet

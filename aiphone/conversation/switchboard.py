@@ -39,12 +39,15 @@ class Switchboard:
         persona_for: Callable[[str], Persona],
         close_sockets: Callable[[ev.RtpSockets], None],
         watch: Watcher,
+        persona_named: Callable[[str], Persona] | None = None,
     ) -> None:
-        """``persona_for`` names who answers a line; ``close_sockets`` takes back what no call wants;
+        """``persona_for`` names who answers a line; ``persona_named`` finds the one that a called number asks for;
+        ``close_sockets`` takes back what no call wants;
         ``watch`` is told what happens (see ``facts``)."""
         self._stages = stages
         self._max_calls = max_calls
         self._persona_for = persona_for
+        self._persona_named = persona_named
         self._close_sockets = close_sockets
         self._watch = watch
         self._calls: dict[str, Call] = {}
@@ -106,7 +109,8 @@ class Switchboard:
                 event.called,
                 event.sip_call_id,
                 event.at,
-            )
+            ),
+            event.persona,
         )
         sip.answer(event.call_id)
         log.info("%s: a call from %s", event.call_id, event.caller)
@@ -119,9 +123,10 @@ class Switchboard:
         self._open(CallRecord(event.call_id, event.line_id, event.called, "", event.called, "", event.at))
         log.info("%s: a call to %s", event.call_id, event.called)
 
-    def _open(self, record: CallRecord) -> None:
+    def _open(self, record: CallRecord, wanted: str = "") -> None:
         call_id = record.call_id
-        persona = self._persona_for(record.line_id)
+        named = self._persona_named if wanted else None
+        persona = named(wanted) if named is not None else self._persona_for(record.line_id)
         call = Call(
             record,
             Conversation(call_id, persona),
@@ -130,7 +135,7 @@ class Switchboard:
             close_sockets=self._close_sockets,
             watch=self._watch,
         )
-        if self._stages.memory is not None:
+        if self._stages.memory is not None and persona.remember:
             call.conversation.history[:] = self._stages.memory.recall(call_id, call.memory_key)
         self._calls[call_id] = call
         self.total += 1

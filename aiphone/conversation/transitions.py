@@ -1,7 +1,7 @@
 """The states of a conversation and its transition table, as data.
 
-``python -m aiphone.conversation.transitions`` prints the table as a picture (Graphviz dot) or, with
-``--mermaid``, as the diagram in ARCHITECTURE.md.
+``python -m aiphone.conversation.transitions`` prints the table as a picture: the Mermaid
+diagram in ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -55,13 +55,25 @@ def _rows() -> Iterator[Transition]:
     yield t(S.WAITING, ev.CallConfirmed, "greet", (S.THINKING, S.LISTENING))
 
     yield t(S.LISTENING, ev.VoiceStarted, "hear", (S.HEARING,))
+    yield t(S.HEARING, ev.VoiceContinues, "transcribe_so_far", (S.HEARING,))
+    yield t(S.HEARING, ev.PartialTranscript, "so_far", (S.HEARING,))
     yield t(S.HEARING, ev.VoiceStopped, "pause", (S.PAUSING,))
     yield t(S.PAUSING, ev.VoiceStarted, "resume_hearing", (S.HEARING,))
     yield t(S.THINKING, ev.VoiceStarted, "resume_hearing", (S.HEARING,))
+
     yield t(S.SPEAKING, ev.VoiceStarted, "duck", (S.INTERRUPTING,))
-    yield t(S.INTERRUPTING, ev.VoiceStopped, "unduck", (S.SPEAKING,))
+    yield t(S.INTERRUPTING, ev.VoiceContinues, "transcribe_so_far", (S.INTERRUPTING,))
+    yield t(S.INTERRUPTING, ev.PartialTranscript, "overhear", (S.INTERRUPTING, S.HEARING))
+    yield t(S.INTERRUPTING, ev.VoiceStopped, "fall_silent", (S.INTERRUPTING, S.SPEAKING, S.LISTENING))
+    yield t(S.INTERRUPTING, ev.VoiceStarted, "speak_again", (S.INTERRUPTING,))
+    yield t(S.INTERRUPTING, ev.Transcribed, "judge", (S.INTERRUPTING, S.SPEAKING, S.PAUSING, S.HEARING, S.LISTENING))
+
+    for state in (S.LISTENING, S.PAUSING, S.THINKING, S.SPEAKING, S.INTERRUPTING):
+        yield t(state, ev.DigitReceived, "press", (S.PAUSING,))
+    yield t(S.HEARING, ev.DigitReceived, "press", (S.HEARING,))
 
     yield t(S.PAUSING, ev.Transcribed, "prepare", (S.PAUSING,))
+    yield t(S.PAUSING, ev.TurnEndEstimated, "weigh", (S.PAUSING,))
     yield t(S.THINKING, ev.Transcribed, "answer", (S.THINKING, S.LISTENING))
 
     # Where an answer leads when it is over: what the last text, sound or failure of it may do.
@@ -77,18 +89,21 @@ def _rows() -> Iterator[Transition]:
         yield t(state, ev.ReplyEnded, "end_text", (state, *ends))
         sounds = (S.SPEAKING,) if state is S.THINKING else ()
         yield t(state, ev.SpeechChunk, "add_audio", (state, *ends, *sounds))
-        if state is not S.PAUSING:
-            yield t(state, ev.WorkFailed, "fail", (state, *ends))
     yield t(S.PAUSING, ev.WorkFailed, "remember_failure", (S.PAUSING,))
+    yield t(S.THINKING, ev.WorkFailed, "fail", (S.THINKING, S.LISTENING))
+    yield t(S.SPEAKING, ev.WorkFailed, "fail", (S.SPEAKING, S.LISTENING))
+    yield t(S.INTERRUPTING, ev.WorkFailed, "fail", (S.INTERRUPTING, S.HEARING, S.SPEAKING, S.LISTENING))
+    yield t(S.CLOSING, ev.WorkFailed, "fail", (S.CLOSING, S.ENDED))
 
     for state in (S.THINKING, S.SPEAKING, S.INTERRUPTING, S.CLOSING):
         yield t(state, ev.PlayoutStarted, "measure", (state,))
+    yield t(S.THINKING, ev.PlayoutDrained, "drained", (S.THINKING,))
     yield t(S.SPEAKING, ev.PlayoutDrained, "drained", (S.SPEAKING, S.LISTENING))
     yield t(S.INTERRUPTING, ev.PlayoutDrained, "drained", (S.INTERRUPTING, S.HEARING))
     yield t(S.CLOSING, ev.PlayoutDrained, "drained", (S.CLOSING, S.ENDED))
 
     yield t(S.PAUSING, ev.TimerFired, "timer", (S.THINKING, S.SPEAKING, S.LISTENING))
-    yield t(S.INTERRUPTING, ev.TimerFired, "timer", (S.HEARING,))
+    yield t(S.INTERRUPTING, ev.TimerFired, "timer", (S.INTERRUPTING, S.HEARING, S.SPEAKING, S.LISTENING))
     yield t(S.LISTENING, ev.TimerFired, "timer", (S.THINKING, S.CLOSING))
     yield t(S.THINKING, ev.TimerFired, "timer", (S.THINKING, S.LISTENING))
     yield t(S.CLOSING, ev.TimerFired, "timer", (S.ENDED,))

@@ -1,4 +1,4 @@
-"""The listener thread: audio of all calls in, ``VoiceStarted`` and ``VoiceStopped`` out.
+"""The listener thread: audio of all calls in, ``VoiceStarted``, ``VoiceContinues`` and ``VoiceStopped`` out.
 
 Each round waits for frames, takes what every call has, and asks the network once for all calls that have a
 full window, so that the cost of a call among many is less than alone. A call whose line is quiet is not put
@@ -20,7 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from aiphone.errors import AiphoneError
-from aiphone.events import FRAME_SAMPLES, Event, Pcm, Stage, VoiceStarted, VoiceStopped, WorkFailed
+from aiphone.events import (
+    FRAME_SAMPLES,
+    INTERNAL_RATE,
+    Event,
+    Pcm,
+    Stage,
+    VoiceContinues,
+    VoiceStarted,
+    VoiceStopped,
+    WorkFailed,
+)
+from aiphone.speech.echo import EchoGate
 from aiphone.speech.voice_detector import (
     WINDOW_SAMPLES,
     DetectorSettings,
@@ -36,6 +47,8 @@ _MOST_FRAMES = 64  # read from a call in one round: more than a second, to catch
 _SPACING = 0.008  # seconds between rounds at least, so that calls out of step share a round
 _RESTING = 0.036  # the same while every line is quiet: two frames a round, for half the wake-ups
 _FULL_SCALE = 32768.0
+_REPORT = round(0.6 * INTERNAL_RATE)  # samples of voice between two VoiceContinues
+_MOST_SPEAKING = 3  # so many callers at once, and none is reported before the pause: the machine has enough to do
 
 Float32 = npt.NDArray[np.float32]
 
@@ -66,6 +79,11 @@ class MediaCall(Protocol):
         """Up to ``max_frames`` frames that have come since the last read; never waits."""
         ...
 
+    @property
+    def played(self) -> int:
+        """Queued samples that have left the socket since the call began."""
+        ...
+
 
 class MediaEngine(Protocol):
     """The part of the media engine that says when there is something to read."""
@@ -90,12 +108,17 @@ class Vad(Protocol):
 class _Line:
     """One call: its audio, its detector and the network's memory of it. Listener thread only."""
 
-    def __init__(self, call_id: str, call: MediaCall, state: Any, settings: DetectorSettings | None) -> None:
+    def __init__(
+        self, call_id: str, call: MediaCall, state: Any, settings: DetectorSettings | None, echo: EchoGate | None
+    ) -> None:
         self.call_id = call_id
         self.call = call
         self.state = state
         self.detector = VoiceDetector(settings)
+        self.echo = echo
         self.failed = False
+        self.arrival = 0.0  # of the newest frame
+        self.reported = 0  # end of the audio in the last VoiceContinues
         self._blocks: deque[Pcm] = deque()
         self._first = 0  # sample number of the first block's first sample
         self._pending = np.empty(0, np.int16)  # not yet in a window
@@ -108,8 +131,13 @@ class _Line:
         samples = pcm.astype(np.float32)
         power: Float32 = np.einsum("ij,ij->i", samples, samples) / (FRAME_SAMPLES * _FULL_SCALE**2)
         levels = 10.0 * np.log10(power + 1e-12)
-        for level, arrival, flag in zip(levels.tolist(), frames.arrival.tolist(), frames.flags.tolist(), strict=True):
-            self.detector.add_frame(level, arrival, received=flag == 0)
+        masks = [False] * len(pcm)
+        if self.echo is not None:
+            masks = self.echo.mask(levels.tolist(), self.call.played, voice=self.detector.active)
+        heard = zip(levels.tolist(), frames.arrival.tolist(), frames.flags.tolist(), masks, strict=True)
+        for level, arrival, flag, masked in heard:
+            self.detector.add_frame(level, arrival, flag == 0, masked=masked)
+        self.arrival = float(frames.arrival[-1])
         block = pcm.reshape(-1).copy()
         self._blocks.append(block)
         self._pending = np.concatenate((self._pending, block))
@@ -126,6 +154,11 @@ class _Line:
         whole = np.concatenate(self._blocks)
         return whole[max(0, first - self._first) : end - self._first].copy()
 
+    @property
+    def end(self) -> int:
+        """Number of the sample after the newest."""
+        return self._first + sum(len(block) for block in self._blocks)
+
     def forget(self) -> None:
         """Drop audio that no stretch can need."""
         needed = self.detector.needed_from()
@@ -136,8 +169,8 @@ class _Line:
 class Listener:
     """Voice activity of all calls, in a thread of its own.
 
-    Posts ``VoiceStarted`` and ``VoiceStopped``. When the network fails, every attached call gets one
-    ``WorkFailed`` and the thread goes on.
+    Posts ``VoiceStarted``, ``VoiceContinues`` about every 0.6 s of a voice, and ``VoiceStopped``. When the network
+    fails, every attached call gets one ``WorkFailed`` and the thread goes on.
     """
 
     def __init__(self, engine: MediaEngine, vad: Vad, post: Callable[[Event], None]) -> None:
@@ -162,9 +195,11 @@ class Listener:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def attach(self, call_id: str, call: MediaCall, settings: DetectorSettings | None = None) -> None:
-        """Listen to a call from now on. Main thread only."""
-        line = _Line(call_id, call, self._vad.new_state(), settings)
+    def attach(
+        self, call_id: str, call: MediaCall, settings: DetectorSettings | None = None, echo: EchoGate | None = None
+    ) -> None:
+        """Listen to a call from now on; ``echo`` knows what may come back of what we play. Main thread only."""
+        line = _Line(call_id, call, self._vad.new_state(), settings, echo)
         with self._lock:
             self._lines[call_id] = line
             self._work.set()
@@ -216,6 +251,17 @@ class Listener:
             self._windows(ready)
             ready = [line for line in ready if line.has_window()]
         self._awake = any(not line.detector.resting for line in lines)
+        self._report_voices([line for line in lines if line.detector.active])
+
+    def _report_voices(self, speaking: list[_Line]) -> None:
+        """What callers who speak for some time have said so far."""
+        if len(speaking) > _MOST_SPEAKING:
+            return
+        for line in speaking:
+            first, end = line.detector.stretch, line.end
+            if end - max(first, line.reported) >= _REPORT:
+                line.reported = end
+                self._post(VoiceContinues(line.call_id, line.arrival, line.cut(first, end)))
 
     def _windows(self, lines: list[_Line]) -> None:
         """One window of each of ``lines`` through the network (where it matters) and the detector."""

@@ -123,6 +123,11 @@ class VoiceDetector:
         return self._active
 
     @property
+    def stretch(self) -> int:
+        """First sample of the present voice's audio, while ``active``."""
+        return self._stretch
+
+    @property
     def resting(self) -> bool:
         """True when there has been no sign of a voice for a third of a second."""
         return not self._active and not self._voiced_windows and self._idle_windows >= _HANGOVER
@@ -132,14 +137,17 @@ class VoiceDetector:
         """Level of the line's noise in dBFS, as far as it is known."""
         return self._floor
 
-    def add_frame(self, level: float, arrival: float, received: bool = True) -> None:
-        """The next 20 ms: RMS level in dBFS, arrival of its packet, and whether there was one."""
-        level = max(level, SILENCE_DBFS)
+    def add_frame(self, level: float, arrival: float, received: bool = True, *, masked: bool = False) -> None:
+        """The next 20 ms: RMS level in dBFS, arrival of its packet, and whether there was one.
+
+        A ``masked`` frame is one that may be our own echo: it counts as silence, and says nothing about the line.
+        """
+        level = SILENCE_DBFS if masked else max(level, SILENCE_DBFS)
         if received:
             self._arrival = arrival
         self._frames.append(_Frame(level, self._arrival, received))
         self._frame_count += 1
-        if not received:
+        if not received or masked:
             return
         if self._active or self._voiced_windows:
             self._peak = max(self._peak, level)

@@ -15,8 +15,13 @@ Scenario files (``tests/scenarios/conversation/*.txt``) are read by people first
     expect assistant "The capital of France is Paris."
     expect latency 0.70 0.75
 
+``expect read ahead "..."`` is what the model was given to read while the caller spoke, ``expect silence S`` when the
+assistant was silenced; where there is none of them, anything is right.
+
 An answer's audio lasts 60 ms a letter. ``caller "..." for S`` is S seconds of voice; a turn in several stretches is
 several such lines, and the recogniser is given their words joined. ``noise for S`` is voice without words.
+``keys "4 2 #"`` are keys, 0.4 s apart. While a voice lasts, what of it has been said is transcribed now and then.
+``stages turn_end=0.9`` makes the turn-end model sure that the turn is over; without it there is no such model.
 """
 
 from __future__ import annotations
@@ -43,6 +48,13 @@ PAUSE_SURE = 0.12
 """How long after the last voiced frame the detector reports it."""
 
 
+STEADY = Persona(greeting="Hello.", idle_after=0.0, patience_floor=0.7, patience_ceiling=0.7, filler="")
+"""Waits the same time whatever is said: for tests of everything else."""
+
+
+SPEAKS = (State.THINKING, State.SPEAKING, State.INTERRUPTING, State.CLOSING)
+
+
 @dataclass
 class Stages:
     """How long each stage takes, and which of them fail."""
@@ -52,13 +64,17 @@ class Stages:
     token: float = 0.01
     speak: float = 0.08
     fail: str = ""
+    turn_end: float = -1.0
+    """Probability that every turn is over; below 0 there is no turn-end model."""
+    partial: float = 0.6
+    """Seconds of voice between two partial transcripts; 0 is none."""
 
 
 @dataclass
 class Simulator:
     """Runs one conversation. ``log`` is what was said, ``audible`` when the caller heard the assistant."""
 
-    persona: Persona = field(default_factory=lambda: Persona(greeting="Hello.", idle_after=0.0))
+    persona: Persona = STEADY
     stages: Stages = field(default_factory=Stages)
     answers: dict[str, str] = field(default_factory=dict)
     log: list[cmd.Said] = field(default_factory=list)
@@ -66,6 +82,8 @@ class Simulator:
     prompts: list[tuple[str, ...]] = field(default_factory=list)
     hung_up: str = ""
     stopped: list[float] = field(default_factory=list)
+    read_ahead: list[str] = field(default_factory=list)
+    echoes: int = 0
 
     def __post_init__(self) -> None:
         self.conversation = Conversation(CALL, self.persona)
@@ -73,6 +91,7 @@ class Simulator:
         self._queue: list[tuple[float, int, object]] = []
         self._order = 0
         self._words: dict[int, str] = {}
+        self._lengths: dict[int, int] = {}
         self._heard: list[str] = []
         self._played = 0
         self._buffered = 0
@@ -98,7 +117,17 @@ class Simulator:
         self._words[key] = words
         end = when + seconds
         self.at(when + VOICE_SURE, ev.VoiceStarted(CALL, when))
+        step = self.stages.partial
+        for number in range(1, int(seconds / step) + 1 if step else 0):
+            so_far = np.full(round(number * step * ev.INTERNAL_RATE), key, np.int16)
+            self.at(when + number * step, ev.VoiceContinues(CALL, when + number * step, so_far))
+        self._lengths[key] = length
         self.at(end + PAUSE_SURE, ev.VoiceStopped(CALL, end, np.full(length, key, np.int16)))
+
+    def keys(self, when: float, keys: str) -> None:
+        """The caller presses keys, 0.4 s apart."""
+        for number, key in enumerate(keys.split()):
+            self.at(when + 0.4 * number, ev.DigitReceived(CALL, key, when + 0.4 * number))
 
     # -------------------------------------------------------------------------------------- running
 
@@ -136,12 +165,24 @@ class Simulator:
 
     def _carry_out(self, command: cmd.Command) -> None:
         match command:
-            case cmd.Transcribe(generation, pcm):
-                keys = [key for key in dict.fromkeys(pcm.tolist()) if key]
-                text = " ".join(self._words[key] for key in keys).strip()
+            case cmd.Transcribe(generation, pcm, partial):
+                text = self._recognised(pcm)
+                if partial:
+                    stable = " ".join(text.split()[:-1])
+                    self.at(
+                        self.now + self.stages.transcribe, ev.PartialTranscript(CALL, generation, text, stable, 0.1)
+                    )
+                    return
                 self._answer(
                     "transcribe", self.stages.transcribe, generation, ev.Transcribed(CALL, generation, text, 0.1, 0.0)
                 )
+            case cmd.EstimateTurnEnd(generation):
+                if self.stages.turn_end >= 0:
+                    self.at(self.now + 0.06, ev.TurnEndEstimated(CALL, generation, self.stages.turn_end, 0.06))
+            case cmd.ReadAhead(_, messages):
+                self.read_ahead.append(messages[-1].content)
+            case cmd.EchoHeard():
+                self.echoes += 1
             case cmd.Generate(generation, messages):
                 self.prompts.append(tuple(message.content for message in messages))
                 self._generate(generation, messages[-1].content)
@@ -156,11 +197,17 @@ class Simulator:
                     ev.SpeechChunk(CALL, generation, phrase, pcm[half:], True, 0.1),
                 )
             case cmd.Play(pcm):
+                # Never two voices at once: the assistant plays only while it has the floor.
+                assert self.state in SPEAKS, f"played while {self.state}"
+                overlap = self.conversation._overlap
+                assert overlap is None or not overlap.held, "played while held"
                 if not self._buffered:
                     self.at(self.now, ev.PlayoutStarted(CALL, self._played, self.now))
                 self._buffered += pcm.size
             case cmd.StopPlayout():
                 self.stopped.append(self.now)
+                if self._buffered:
+                    self.at(self.now + 0.01, ev.PlayoutDrained(CALL, self._played, self.now))
                 self._buffered = 0
             case cmd.SetGain(db):
                 self.gains.append(db)
@@ -177,6 +224,15 @@ class Simulator:
                 self.turns.append(times)
             case cmd.HangUp(reason):
                 self.hung_up = reason
+
+    def _recognised(self, pcm: ev.Pcm) -> str:
+        """The words of the stretches in the audio; of one that is not complete, as many as there is of it."""
+        words: list[str] = []
+        for key, samples in zip(*np.unique(pcm, return_counts=True), strict=True):
+            if key:
+                all_of_it = self._words[int(key)].split()
+                words += all_of_it[: round(len(all_of_it) * samples / self._lengths[int(key)])]
+        return " ".join(words)
 
     def _fire(self, name: str, serial: int) -> None:
         if self._timers.get(name) == serial:
@@ -217,9 +273,11 @@ class Simulator:
 def run_scenario(path: Path) -> None:
     """Run a scenario file and check what it expects."""
     simulator: Simulator | None = None
-    persona, stages, answers = Persona(greeting="Hello.", idle_after=0.0), Stages(), {}
+    persona, stages, answers = STEADY, Stages(), {}
     expected: list[tuple[str, str]] = []
     latencies: list[tuple[float, float]] = []
+    read_ahead: list[str] = []
+    stops: list[float] = []
     final = ""
     for number, line in enumerate(path.read_text().splitlines(), 1):
         words = shlex.split(line, comments=True)
@@ -234,6 +292,10 @@ def run_scenario(path: Path) -> None:
                 answers[question] = answer
             case ["expect", "latency", low, high]:
                 latencies.append((float(low), float(high)))
+            case ["expect", "read", "ahead", text]:
+                read_ahead.append(text)
+            case ["expect", "silence", at]:
+                stops.append(float(at))
             case ["expect", "hangup", reason]:
                 final = reason
             case ["expect", who, text]:
@@ -250,6 +312,8 @@ def run_scenario(path: Path) -> None:
         assert low - 1e-9 <= turn.total <= high, turn.parts()
         assert abs(sum(turn.parts().values()) - turn.total) < 1e-9
     assert simulator.hung_up == final
+    assert not read_ahead or simulator.read_ahead == read_ahead
+    assert not stops or [round(at, 2) for at in simulator.stopped] == stops
 
 
 def _step(simulator: Simulator, when: float, words: list[str], where: str) -> None:
@@ -260,6 +324,8 @@ def _step(simulator: Simulator, when: float, words: list[str], where: str) -> No
             simulator.caller(when, text, float(seconds))
         case ["noise", "for", seconds]:
             simulator.caller(when, "", float(seconds))
+        case ["keys", keys]:
+            simulator.keys(when, keys)
         case ["time", "up"]:
             simulator.at(when, ev.TimeUp(CALL))
         case ["timeout"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from aiphone.conversation.transitions import TABLE, State, mermaid
 from aiphone.persona import Message, Persona
 
 PCM = np.ones(1600, np.int16)
+
+ROUNDS = int(os.environ.get("AIPHONE_TEST_ROUNDS", "300"))
+"""Random conversations; a few thousand find what these do not."""
 
 
 def asked(simulator: Simulator) -> Simulator:
@@ -41,6 +45,7 @@ EVENTS = [
     ev.VoiceStopped(CALL, 0.0, PCM),
     ev.PlayoutStarted(CALL, 0, 0.0),
     ev.PlayoutDrained(CALL, 0, 0.0),
+    ev.VoiceContinues(CALL, 0.0, PCM),
     ev.DigitReceived(CALL, "5", 0.0),
     ev.MediaTimedOut(CALL, 30.0),
     ev.CallEnded(CALL, 200, "", 0.0),
@@ -68,6 +73,8 @@ def test_work_of_an_older_generation_is_dropped() -> None:
     stale = simulator.conversation.generation - 1
     for event in (
         ev.Transcribed(CALL, stale, "stale", 0.1, 0.0),
+        ev.PartialTranscript(CALL, stale, "stale", "stale", 0.1),
+        ev.TurnEndEstimated(CALL, stale, 1.0, 0.1),
         ev.ReplyText(CALL, stale, "stale", 0.1),
         ev.SpeechChunk(CALL, stale, 0, PCM, True, 0.1),
         ev.WorkFailed(CALL, stale, ev.Stage.GENERATE, "stale"),
@@ -78,7 +85,8 @@ def test_work_of_an_older_generation_is_dropped() -> None:
 
 
 def test_nothing_speculative_is_audible_or_remembered() -> None:
-    simulator = Simulator(persona=Persona(greeting="", idle_after=0, patience=2.0))
+    persona = Persona(greeting="", idle_after=0, patience=2.0, patience_floor=2.0, patience_ceiling=2.0)
+    simulator = Simulator(persona=persona)
     simulator.confirm(0.0)
     simulator.caller(1.0, "Hello there.", 1.0)
     simulator.run(3.9)
@@ -101,6 +109,48 @@ def test_the_assistant_is_ducked_before_it_is_stopped() -> None:
     assert simulator.stopped == [pytest.approx(5.25)]
 
 
+def test_a_word_over_the_answer_is_shown_as_heard_only_when_it_is_a_turn() -> None:
+    story = "A long answer that takes its time to be spoken, really."
+    simulator = asked(Simulator(answers={"Hello there.": story}))
+    simulator.caller(5.0, "Yeah.", 0.4)
+    simulator.run(20.0)
+    assert simulator.said[-1] == ("assistant", story)
+    assert simulator.stopped == [pytest.approx(5.25)]
+    assert [message.content for message in simulator.conversation.history] == ["Hello there.", story]
+
+
+def test_a_voice_over_the_answer_that_cannot_be_transcribed_lets_it_go_on() -> None:
+    story = "A long answer that takes its time to be spoken, really."
+    simulator = asked(Simulator(answers={"Hello there.": story}))
+    simulator.caller(5.0, "Stop.", 0.4)
+    simulator.run(4.9)
+    simulator.stages.fail = "transcribe"
+    simulator.run(20.0)
+    assert simulator.said[-1] == ("assistant", story)
+
+
+def test_a_voice_over_the_answer_that_is_transcribed_too_late_lets_it_go_on() -> None:
+    story = "A long answer that takes its time to be spoken, really."
+    simulator = asked(Simulator(answers={"Hello there.": story}))
+    simulator.caller(5.0, "Stop.", 0.4)
+    simulator.run(4.9)
+    simulator.stages.transcribe = 30.0
+    simulator.run(20.0)
+    assert simulator.said[-1] == ("assistant", story)
+
+
+def test_the_filler_is_said_once_and_its_failure_is_none() -> None:
+    persona = Persona(greeting="Hello.", idle_after=0.0, filler_after=1.0)
+    simulator = Simulator(persona, Stages(first_token=4.0, fail="speak"))
+    simulator.confirm(0.0)
+    simulator.caller(2.0, "Hello there, my dear friend.", 1.0)
+    simulator.run(5.5)
+    simulator.stages.fail = ""
+    simulator.run(20.0)
+    assert simulator.said[-1] == ("assistant", "You said Hello there, my dear friend.")
+    assert ("assistant", "One moment.") not in simulator.said
+
+
 def test_neighbouring_messages_of_one_role_are_joined_for_the_model() -> None:
     conversation = Conversation(CALL, Persona(greeting="", idle_after=0), [Message("user", "One.")])
     conversation.handle(ev.CallConfirmed(CALL, 0.0), 0.0, 0)
@@ -120,7 +170,7 @@ def test_the_model_is_never_shown_an_assistant_who_speaks_first() -> None:
 
 
 def test_an_answer_begins_without_the_silence_of_the_voice() -> None:
-    simulator = Simulator(persona=Persona(greeting="Hello.", idle_after=0.0))
+    simulator = Simulator()
     simulator.confirm(0.0)
     simulator.run(0.0)
     pcm = np.concatenate([np.zeros(1600, np.int16), np.full(3200, 8000, np.int16)])
@@ -142,14 +192,20 @@ def test_the_table_names_only_actions_that_exist() -> None:
 # --------------------------------------------------------------------------------------- random sequences
 
 steps = st.one_of(
-    st.tuples(st.just("voice"), st.floats(0.05, 3.0), st.sampled_from(["Hello.", "And then?", ""])),
+    st.tuples(
+        st.just("voice"),
+        st.floats(0.05, 3.0),
+        st.sampled_from(["Hello.", "And then?", "", "Yeah.", "I would like", "You said hello."]),
+    ),
+    st.tuples(st.just("keys"), st.just(0.0), st.sampled_from(["1", "4 2 #", "5 5 5"])),
+    st.tuples(st.just("turn_end"), st.floats(-1.0, 1.0), st.just("")),
     st.tuples(st.just("wait"), st.floats(0.0, 8.0), st.just("")),
     st.tuples(st.just("fail"), st.just(0.0), st.sampled_from(["", "transcribe", "generate", "speak"])),
     st.tuples(st.just("slow"), st.floats(0.0, 4.0), st.sampled_from(["transcribe", "first_token", "speak"])),
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=ROUNDS, deadline=None)
 @given(st.lists(steps, max_size=12), st.floats(0.1, 2.0))
 def test_random_conversations_keep_the_rules(script: list[tuple[str, float, str]], patience: float) -> None:
     persona = Persona(greeting="Hello.", idle_after=10.0, patience=patience, think_limit=15.0)
@@ -160,6 +216,11 @@ def test_random_conversations_keep_the_rules(script: list[tuple[str, float, str]
         if kind == "voice":
             simulator.caller(now, what, amount)
             now += amount + 0.3
+        elif kind == "keys":
+            simulator.keys(now, what)
+        elif kind == "turn_end":
+            simulator.run(now)
+            simulator.stages.turn_end = amount
         elif kind == "wait":
             now += amount
         elif kind == "fail":
@@ -175,14 +236,14 @@ def test_random_conversations_keep_the_rules(script: list[tuple[str, float, str]
     assert simulator.hung_up
     assert simulator.state is State.ENDED
     # The history is what the model said, each line once and in order; our own phrases are not in it.
-    own = {"Hello.", persona.idle_prompt, persona.goodbye, persona.apology}
+    own = {"Hello.", persona.idle_prompt, persona.goodbye, persona.apology, persona.filler}
     whole = [line.text for line in simulator.log if line.role == "assistant"]
     spoken = [text for text in whole if not any(phrase.startswith(text) for phrase in own)]
     kept = [message.content for message in simulator.conversation.history if message.role == "assistant"]
     assert spoken == kept
     for turn in simulator.turns:
         assert sum(turn.parts().values()) == pytest.approx(turn.total)
-        assert turn.total >= patience - 1e-9
+        assert turn.total >= min(patience, persona.patience_floor) - 1e-9
 
 
 def test_a_hang_up_in_any_state_ends_and_cancels() -> None:

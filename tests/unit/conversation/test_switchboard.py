@@ -30,6 +30,7 @@ class Exchange(Bench):
             persona_for=lambda line: PERSONA,
             close_sockets=self.closed.append,
             watch=self.facts.append,
+            persona_named=lambda name: Persona(greeting=f"{name}.", idle_after=0.0),
         )
 
     def invite(self, call_id: str, caller: str = "sip:ann@127.0.0.1") -> None:
@@ -54,6 +55,14 @@ def test_a_call_is_answered_and_greeted() -> None:
     assert ("tts", "submit", "c1", 1, 0, "Hello.", "") in exchange.journal.lines
     assert [record.call_id for record in exchange.board.active] == ["c1"]
     assert exchange.board.state_of("c1") == "thinking"
+
+
+def test_the_called_number_may_ask_for_a_persona() -> None:
+    exchange = Exchange()
+    exchange.board.dispatch(ev.IncomingCall("c1", "trunk", "sip:ann@h", "", "sip:1@h", "id", 0.0, persona="Sales"))
+    exchange.negotiate("c1")
+    exchange.confirm("c1")
+    assert ("tts", "submit", "c1", 1, 0, "Sales.", "") in exchange.journal.lines
 
 
 def test_the_ack_may_come_before_the_media() -> None:

@@ -24,6 +24,7 @@ def test_the_starter_set_is_what_a_first_call_needs(catalogue: Catalogue) -> Non
         "smollm2-135m-instruct",
         "en_US-joe-medium",
         "silero",
+        "smart-turn-v3.2",
     ]
 
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from aiphone.errors import MediaError
-from aiphone.events import Event, Pcm, Stage, VoiceStarted, VoiceStopped, WorkFailed
+from aiphone.events import Event, Pcm, Stage, VoiceContinues, VoiceStarted, VoiceStopped, WorkFailed
+from aiphone.speech.echo import EchoGate
 from aiphone.speech.listener import Listener
 
 TIMEOUT = 10.0
@@ -30,6 +31,7 @@ class Call:
         self.frames: list[tuple[int, float, int]] = []
         self.reads = 0
         self.broken = False
+        self.played = 0
         self._count = 0
 
     def feed(self, count: int, amplitude: int, flag: int = 0) -> None:
@@ -126,6 +128,47 @@ def test_a_voice_is_posted_with_its_audio(bench: Bench) -> None:
     assert np.count_nonzero(stopped.pcm) == 30 * 320
     assert not stopped.pcm[:3840].any()
     assert stopped.pcm[3840]
+
+
+def test_a_long_voice_is_reported_while_it_lasts(bench: Bench) -> None:
+    call = Call()
+    bench.listener.attach("c1", call)
+    call.feed(20, 0)
+    bench.engine.round()
+    for _ in range(10):
+        call.feed(10, 3000)
+        bench.engine.round()
+    going_on = [event for event in bench.events if isinstance(event, VoiceContinues)]
+    assert len(going_on) == 3
+    assert [event.at for event in going_on] == sorted(event.at for event in going_on)
+    assert going_on[-1].pcm.size - going_on[0].pcm.size >= 2 * 9_600
+    assert np.array_equal(going_on[-1].pcm[: going_on[0].pcm.size], going_on[0].pcm)
+
+
+def test_when_many_speak_none_is_reported_before_the_pause(bench: Bench) -> None:
+    calls = [Call() for _ in range(4)]
+    for number, call in enumerate(calls):
+        bench.listener.attach(f"c{number}", call)
+        call.feed(64, 3000)
+    bench.engine.round()
+    for call in calls:
+        call.feed(40, 3000)
+    bench.engine.round()
+    assert {type(event) for event in bench.events} == {VoiceStarted}
+
+
+def test_our_own_echo_is_no_voice(bench: Bench) -> None:
+    call, echo = Call(), EchoGate()
+    bench.listener.attach("c1", call, None, echo)
+    echo.queued(0, np.full(60 * 320, 20_000, np.int16))
+    for _ in range(6):
+        call.feed(10, 3000)
+        call.played += 3200
+        bench.engine.round()
+    assert bench.events == []
+    call.feed(20, 15_000)
+    bench.engine.round()
+    assert isinstance(bench.events[0], VoiceStarted)
 
 
 def test_frames_without_a_packet_are_silence(bench: Bench) -> None:
