@@ -90,6 +90,8 @@ class RtpSession:
         self.malformed = 0
         self.on_packet: Callable[[], None] | None = None
         """Called on the media thread after each packet that came in."""
+        self.source: Callable[[], Frame | None] | None = None
+        """Asked on the media thread for the frame of a tick for which nothing is queued; None is silence."""
         self.socket, self.rtcp_socket = _bind_pair(host)
         self.port: int = self.socket.getsockname()[1]
         draw = random.SystemRandom()
@@ -174,6 +176,8 @@ class RtpSession:
             remote, sending = self._remote, self._sending
             payload_type: int | None = self._payload_type
             event_type, silence = self._event_type, SILENCE[self._codec]
+        if frame is None and self.source:
+            frame = self.source()
         quiet = frame is None and not self._options.silence
         if frame is None:
             frame = Frame(silence)

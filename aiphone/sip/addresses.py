@@ -13,7 +13,7 @@ Address = IPv4Address | IPv6Address
 _CALLABLE = re.compile(
     r"sip:(?:[A-Za-z0-9\-_.!~*'()&=+$,;/%]{1,128}@)?"
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
-    r"(?:;transport=(?:udp|tcp))?",
+    r"(?:;transport=(?:udp|tcp|tls))?(?:;user=phone)?",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -39,6 +39,24 @@ def split_host_port(text: str) -> tuple[str, int]:
     else:
         host, port = text, ""
     return host, int(port) if port.isdigit() and len(port) <= 5 else 0
+
+
+_NUMBER = re.compile(r"[+0-9A-Za-z*#_.-]{1,64}", re.ASCII)
+
+
+def complete_uri(text: str, server: str) -> str:
+    """A SIP URI as it is; a bare number or name at ``server``, the line's (as it stands in a URI).
+
+    Raises ``SipError`` for what is neither, and for a number without a line that could say where it is.
+    """
+    if ":" in text or "@" in text:
+        callable_host(text)
+        return text
+    if not _NUMBER.fullmatch(text):
+        raise SipError(f"{text[:80]!r} is no number that can be called")
+    if not server:
+        raise SipError(f"{text!r} is a number, and there is no line to call it from; write sip:{text}@its.address")
+    return f"sip:{text.replace('#', '%23')}@{server}"
 
 
 def callable_host(uri: str) -> str:

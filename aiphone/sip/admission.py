@@ -8,11 +8,15 @@ else can only be for the direct line, and strangers learn nothing: they get 403 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiphone.sip.addresses import Address, is_this_machine, parse_address
+from aiphone.sip.identity import Identity, listed
 from aiphone.sip.message import Request
-from aiphone.sip.settings import DIRECT_LINE, LineConfig, Network, SipSettings, parse_networks
+from aiphone.sip.settings import DIRECT_LINE, CallPolicy, LineConfig, Network, SipSettings, parse_networks
+
+UNATTENDED_SECONDS = 15.0
+"""How long a line without auto-answer rings, so that somebody else in its group can pick up; then we do."""
 
 TOKEN = "aiphone"
 """URI parameter that carries ``LineConfig.token``."""
@@ -26,6 +30,10 @@ class Admission:
     code: int = 0
     reason: str = ""
     retry_after: int | None = None
+    trusted: bool = False
+    """The call came by way of the line's server: what it asserts about the caller holds."""
+    silent: bool = False
+    """Not even a refusal is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +66,47 @@ class Doorman:
         token = request.parameters.get(TOKEN)
         for door in doors:
             if token and token == door.config.token:
-                return Admission(door.config.line_id)
+                return Admission(door.config.line_id, trusted=True)
         address = parse_address(source)
         if address is None:
             return Admission(DIRECT_LINE, 403, "Forbidden")
         named = [door for door in doors if door.config.username == request.user]
         for door in named:
             if str(address) in door.servers:
-                return Admission(door.config.line_id)
+                return Admission(door.config.line_id, trusted=True)
         for door in named:
             if _inside(address, door.networks):
-                return Admission(door.config.line_id)
+                return Admission(door.config.line_id, trusted=True)
         welcome = _inside(address, self._direct_networks) or self._is_local(address)
         if not self._settings.direct_line or not welcome:
-            return Admission(DIRECT_LINE, 403, "Forbidden")
+            return Admission(DIRECT_LINE, 403, "Forbidden", silent=self._settings.strangers == "ignore")
         if request.user.lower() != self._settings.direct_user.lower():
             return Admission(DIRECT_LINE, 404, "Not Found")
         return Admission(DIRECT_LINE)
+
+    def policy(self, line_id: str, doors: Sequence[LineDoor]) -> CallPolicy:
+        """What the line does with its calls."""
+        for door in doors:
+            if door.config.line_id == line_id:
+                policy = door.config.policy
+                if not door.config.auto_answer and policy.answer_after == 0.0:
+                    return replace(policy, answer_after=UNATTENDED_SECONDS)
+                return policy
+        return self._settings.direct_policy
+
+
+def screen(identity: Identity, policy: CallPolicy) -> tuple[int, str]:
+    """Whether a line wants this caller: ``(0, "")``, or the status that refuses the call.
+
+    A caller who is hidden cannot be on a list of those who may call.
+    """
+    if identity.anonymous and not policy.anonymous:
+        return 433, "Anonymity Disallowed"
+    if listed(identity.uri, policy.deny):
+        return 603, "Decline"
+    if policy.allow and (identity.anonymous or not listed(identity.uri, policy.allow)):
+        return 603, "Decline"
+    return 0, ""
 
 
 def _inside(address: Address, networks: Iterable[Network]) -> bool:

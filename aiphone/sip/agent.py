@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from aiphone.clock import Clock
 from aiphone.errors import AiphoneError, SipError
 from aiphone.events import Event, LineChanged
-from aiphone.sip.addresses import callable_host
-from aiphone.sip.settings import LineConfig, RtpPorts, SipSettings, SipStatus
+from aiphone.sip.addresses import callable_host, complete_uri
+from aiphone.sip.settings import DIRECT_LINE, LineConfig, RtpPorts, SipSettings, SipStatus
 
 if TYPE_CHECKING:
     from aiphone.sip.stack import Stack
@@ -116,19 +116,49 @@ class SipAgent:
         final = code if code >= 300 else 603
         self._enqueue(lambda stack: stack.calls.end(call_id, code if _confirmed(stack, call_id) else final, reason))
 
+    def hold(self, call_id: str) -> None:
+        """Put the other side on hold (RFC 3264 section 8.4); ``MediaNegotiated`` follows."""
+        self._enqueue(lambda stack: stack.calls.hold(call_id, on=True))
+
+    def resume(self, call_id: str) -> None:
+        """Take the other side back from hold; ``MediaNegotiated`` follows."""
+        self._enqueue(lambda stack: stack.calls.hold(call_id, on=False))
+
+    def send_info_digits(self, call_id: str, digits: str) -> None:
+        """Press keys by SIP INFO, for peers without RFC 4733. Raises ``SipError`` for what is no key."""
+        if not digits or not set(digits.upper()) <= set("0123456789*#ABCD"):
+            raise SipError(f"{digits[:40]!r} holds a character that is no telephone key; use 0-9, *, # and A-D")
+        self._enqueue(lambda stack: stack.calls.press(call_id, digits.upper()))
+
+    def transfer(self, call_id: str, uri: str) -> None:
+        """Blind transfer (RFC 5589 section 6): the other side is asked to call ``uri`` instead of us.
+
+        ``TransferProgress`` follows; after a final 2xx the call is ended, after a failure it goes on. Raises
+        ``SipError`` for an address that is none.
+        """
+        callable_host(uri)
+        self._enqueue(lambda stack: stack.calls.transfer(call_id, uri))
+
+    def transfer_to_call(self, call_id: str, other_call_id: str) -> None:
+        """Attended transfer (RFC 5589 section 7): the other sides of two calls of ours talk with each other.
+
+        ``TransferProgress`` for ``call_id`` follows; when it worked, both calls are ended.
+        """
+        self._enqueue(lambda stack: stack.calls.join(call_id, other_call_id))
+
     def place_call(self, call_id: str, uri: str, line_id: str | None) -> None:
-        """Call ``uri`` (``sip:...``) from a line, or with None from the direct line's address.
+        """Call ``uri`` (``sip:...``, or a number at the line's server) from a line; None: from the direct address.
 
         ``OutgoingCall`` follows, then ``CallProgress`` while it rings, ``MediaNegotiated`` and ``CallConfirmed`` when
         it is answered, and ``CallEnded`` with the reason in the end. ``call_id`` must be new, and of another kind
         than ours for incoming calls (``"c1"``). Raises ``SipError`` for an address that is none.
         """
-        host = callable_host(uri)
-        self._enqueue(lambda stack: stack.place_call(call_id, uri, line_id, host))
+        complete_uri(uri, "" if line_id in (None, DIRECT_LINE) else "line.invalid")
+        self._enqueue(lambda stack: stack.place_call(call_id, uri, line_id))
 
     def add_line(self, line: LineConfig) -> None:
         """Add a line and register it; one with the same id is replaced. Its state comes as ``LineChanged``."""
-        self._enqueue(lambda stack: stack.lines.add(line))
+        self._enqueue(lambda stack: stack.add_line(line))
 
     def remove_line(self, line_id: str) -> None:
         """Hang up the line's calls, unregister it, forget it."""

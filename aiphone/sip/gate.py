@@ -11,6 +11,9 @@ and filled in by applications, and the two links that every pjsip list element b
 is read by pjsua2's own ``SipRxData``. Where a build hides one of the symbols, ``install`` says False and calls
 are refused the expensive way (see ``calls``).
 
+A second module stands behind pjsua's, for what nobody wanted: a method we do not have outside a call gets 405, a
+request of a dialog that is not there 481. pjsip would drop them, and the other side would ask again for 32 s.
+
 SIP thread only.
 """
 
@@ -21,8 +24,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from aiphone.clock import Clock
 from aiphone.sip.admission import Admission
+from aiphone.sip.message import header
 from aiphone.sip.pjlib import PjLib
+from aiphone.sip.pjlog import Allowance
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +38,17 @@ Decide = Callable[[str, str], Admission]
 _BEFORE_PJSUA = 63
 """``PJSIP_MOD_PRIORITY_APPLICATION - 1``: requests within dialogs and repeated ones do not come this far."""
 
+_BEHIND_PJSUA = 65
+_UNWANTED_PER_SECOND = 50
+"""Answers to unwanted requests; what comes beyond that in a second is dropped."""
+
 _READ_MESSAGE = "_ZN2pj9SipRxData6fromPjER13pjsip_rx_data"
 """``pj::SipRxData::fromPj(pjsip_rx_data &)``."""
+
+_ALLOW = -1
+"""Key of the list of headers with Allow; the others are known by their Retry-After."""
+_H_ALLOW = 4
+"""``PJSIP_H_ALLOW``."""
 
 _INVITE = b"Request msg INVITE/"
 _RxCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
@@ -75,13 +90,14 @@ class _Links(ctypes.Structure):
 class Gate:
     """The module. It must outlive pjsua2's endpoint, which keeps a pointer to it."""
 
-    def __init__(self, pj: Any, library: PjLib, decide: Decide) -> None:
+    def __init__(self, pj: Any, library: PjLib, decide: Decide, clock: Clock) -> None:
         self._decide = decide
+        self._allowance = Allowance(clock, _UNWANTED_PER_SECOND)
         self._received = pj.SipRxData()
         self._function = library.function
-        self._module = _Module()
-        self._name = ctypes.create_string_buffer(b"mod-aiphone-gate")
-        self._callback = _RxCallback(self._on_request)
+        self._modules = (_Module(), _Module())
+        self._names = [ctypes.create_string_buffer(name) for name in (b"mod-aiphone-gate", b"mod-aiphone-last")]
+        self._callbacks = (_RxCallback(self._on_request), _RxCallback(self._on_unwanted))
         self._endpoint: int | None = None
         self._pool: int | None = None
         self._heads: dict[int, _Links] = {}
@@ -102,6 +118,8 @@ class Gate:
                 ctypes.c_int,
             ),
             "pjsip_retry_after_hdr_create": ([ctypes.c_void_p, ctypes.c_int], ctypes.c_void_p),
+            "pjsip_endpt_get_capability": ([ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p),
+            "pjsip_hdr_clone": ([ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p),
             _READ_MESSAGE: ([ctypes.c_void_p, ctypes.c_void_p], None),
         }
         for name, (arguments, result) in needed.items():
@@ -112,21 +130,25 @@ class Gate:
             function.argtypes, function.restype = arguments, result
         endpoint = self._function("pjsua_get_pjsip_endpt")()
         self._pool = self._function("pjsip_endpt_create_pool")(endpoint, b"aiphone-gate", 1024, 1024)
-        module = self._module
-        module.name = _Str(ctypes.cast(self._name, ctypes.c_char_p), len(self._name.value))
-        module.id = -1
-        module.priority = _BEFORE_PJSUA
-        module.on_rx_request = self._callback
-        if self._function("pjsip_endpt_register_module")(endpoint, ctypes.addressof(module)) != 0:
-            return False
-        self._endpoint = endpoint
+        places = (_BEFORE_PJSUA, _BEHIND_PJSUA)
+        for module, label, callback, place in zip(self._modules, self._names, self._callbacks, places, strict=True):
+            module.name = _Str(ctypes.cast(label, ctypes.c_char_p), len(label.value))
+            module.id = -1
+            module.priority = place
+            module.on_rx_request = callback
+            if self._function("pjsip_endpt_register_module")(endpoint, ctypes.addressof(module)) != 0:
+                return False
+            self._endpoint = endpoint
         return True
 
     def remove(self) -> None:
         """Step aside; before the endpoint is destroyed."""
         endpoint, self._endpoint = self._endpoint, None
-        if endpoint is not None:
-            self._function("pjsip_endpt_unregister_module")(endpoint, ctypes.addressof(self._module))
+        if endpoint is None:
+            return
+        for module in self._modules:
+            if module.id >= 0:
+                self._function("pjsip_endpt_unregister_module")(endpoint, ctypes.addressof(module))
 
     def _on_request(self, rdata: int) -> int:
         try:
@@ -134,6 +156,20 @@ class Gate:
         except Exception:  # the top of pjsip's stack; the call goes the long way
             log.exception("the gate failed")
             return 0
+
+    def _on_unwanted(self, rdata: int) -> int:
+        try:
+            info = self._function("pjsip_rx_data_get_info")(rdata)
+            if info.startswith(b"Request msg ACK/") or not self._allowance.take()[0]:
+                return 0
+            received = self._received
+            self._function(_READ_MESSAGE)(int(received.this), rdata)
+            in_dialog = ";tag=" in header(received.wholeMsg, "To")
+            respond = self._function("pjsip_endpt_respond_stateless")
+            respond(self._endpoint, rdata, 481 if in_dialog else 405, None, self._allow(), None)
+        except Exception:  # the top of pjsip's stack; the request is dropped
+            log.exception("an unwanted request could not be answered")
+        return 1
 
     def _judge(self, rdata: int) -> int:
         if not self._function("pjsip_rx_data_get_info")(rdata).startswith(_INVITE):
@@ -143,11 +179,24 @@ class Gate:
         admission = self._decide(received.wholeMsg, received.srcAddress)
         if admission.code == 0:
             return 0
+        if admission.silent:
+            return 1
         headers = self._headers(admission.retry_after)
         respond = self._function("pjsip_endpt_respond_stateless")
         # A response that cannot be sent (a wrong Via) is dropped like the request: nothing is owed to it.
         respond(self._endpoint, rdata, admission.code, None, headers, None)
         return 1
+
+    def _allow(self) -> int | None:
+        """Address of a list of headers with Allow, as our calls have it."""
+        head = self._heads.get(_ALLOW)
+        if head is None:
+            mine = self._function("pjsip_endpt_get_capability")(self._endpoint, _H_ALLOW, None)
+            copy = self._function("pjsip_hdr_clone")(self._pool, mine) if mine is not None else None
+            if copy is None:
+                return None
+            head = self._heads[_ALLOW] = _list_of(copy)
+        return ctypes.addressof(head)
 
     def _headers(self, retry_after: int | None) -> int | None:
         """Address of a list of headers with Retry-After, made once for each value; pjsip copies what is in it."""
@@ -155,10 +204,14 @@ class Gate:
             return None
         head = self._heads.get(retry_after)
         if head is None:
-            head = _Links()
-            header = self._function("pjsip_retry_after_hdr_create")(self._pool, retry_after)
-            links = _Links.from_address(header)
-            links.prev = links.next = ctypes.addressof(head)
-            head.prev = head.next = header
+            head = _list_of(self._function("pjsip_retry_after_hdr_create")(self._pool, retry_after))
             self._heads[retry_after] = head
         return ctypes.addressof(head)
+
+
+def _list_of(address: int) -> _Links:
+    """The head of a list with one header."""
+    head, links = _Links(), _Links.from_address(address)
+    links.prev = links.next = ctypes.addressof(head)
+    head.prev = head.next = address
+    return head

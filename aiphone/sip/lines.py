@@ -22,7 +22,8 @@ from aiphone.sip.admission import TOKEN, LineDoor
 from aiphone.sip.director import guarded
 from aiphone.sip.message import retry_after
 from aiphone.sip.reasons import BackOff, registration_reason
-from aiphone.sip.settings import DIRECT_LINE, LineConfig, LineStatus, SipSettings
+from aiphone.sip.sdes import SUITES
+from aiphone.sip.settings import DIRECT_LINE, CallPolicy, LineConfig, LineStatus, SipSettings
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ class LineDesk:
         if self.settings.public_address:
             contacts.append(f"<sip:{self.settings.direct_user}@{self.settings.public_address}:{port}>")
         for contact in contacts:
-            config = _account_config(f"<sip:{self.settings.direct_user}@{host}:{port}>")
+            identity = f"<sip:{self.settings.direct_user}@{host}:{port}>"
+            config = _account_config(identity, self.settings.direct_policy, self.settings)
             config.sipConfig.contactForced = contact
             account = PjAccount(self, DIRECT_LINE)
             account.create(config, not contact)
@@ -110,6 +112,14 @@ class LineDesk:
         """Address of the server that a line's calls go through; empty when it is not known."""
         line = self.lines.get(line_id)
         return next(iter(line.servers), line.config.server_ip) if line is not None else ""
+
+    def server_of(self, line_id: str) -> str:
+        """Host and port of a line's server, as they stand in a URI; empty for a line that is not there."""
+        line = self.lines.get(line_id)
+        if line is None:
+            return ""
+        port = f":{line.config.server_port}" if line.config.server_port != 5060 else ""
+        return f"{line.config.server_host}{port}"
 
     def account_for(self, line_id: str, source: str) -> int:
         """pjsua's number of the account that a call belongs to."""
@@ -142,6 +152,13 @@ class LineDesk:
         line.account = account
         self._refresh_doors()
         self._register(line)
+
+    def fail(self, config: LineConfig, reason: str) -> None:
+        """Show a line that cannot even be tried."""
+        self.remove(config.line_id)
+        line = _Line(config, BackOff(self.random))
+        self.lines[config.line_id] = line
+        self._set(line, LineState.FAILED, reason)
 
     def remove(self, line_id: str) -> None:
         """Unregister a line and forget it."""
@@ -268,7 +285,14 @@ _TOO_MANY = 70010
 """``PJ_ETOOMANY``."""
 
 
-def _account_config(identity: str) -> Any:
+_SRTP = {
+    "off": pj.PJMEDIA_SRTP_DISABLED,
+    "optional": pj.PJMEDIA_SRTP_OPTIONAL,
+    "mandatory": pj.PJMEDIA_SRTP_MANDATORY,
+}
+
+
+def _account_config(identity: str, policy: CallPolicy, settings: SipSettings) -> Any:
     """What all accounts share: no media of pjsua's on the network, no video, no surprises."""
     config = pj.AccountConfig()
     config.idUri = identity
@@ -279,11 +303,22 @@ def _account_config(identity: str) -> Any:
     config.videoConfig.autoTransmitOutgoing = False
     config.natConfig.iceEnabled = False
     config.regConfig.registerOnAdd = False
+    config.callConfig.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
+    config.callConfig.timerSessExpiresSec = settings.session_expires
+    config.mediaConfig.srtpUse = _SRTP[policy.srtp]
+    # That keys only travel over TLS is for whoever sets the line's transport to decide.
+    config.mediaConfig.srtpSecureSignaling = 0
+    if policy.srtp != "off":
+        for suite in SUITES:
+            crypto = pj.SrtpCrypto()
+            crypto.name = suite
+            config.mediaConfig.srtpOpt.cryptos.append(crypto)
+        config.mediaConfig.srtpOpt.keyings.append(pj.PJMEDIA_SRTP_KEYING_SDES)
     return config
 
 
 def _line_account_config(line: LineConfig, settings: SipSettings) -> Any:
-    config = _account_config(line.identity)
+    config = _account_config(line.identity, line.policy, settings)
     config.regConfig.registrarUri = line.registrar_uri
     config.regConfig.timeoutSec = settings.register_expires
     config.regConfig.retryIntervalSec = 0

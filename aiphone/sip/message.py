@@ -66,10 +66,10 @@ def read_request(message: str) -> Request:
     first = re.split(r"\r\n|\r|\n", message, maxsplit=1)[0]
     words = first.split(" ")
     uri = _clean(words[1]) if len(words) >= 2 else ""
-    name, caller = _name_addr(header(message, "From"))
+    name, caller = name_addr(header(message, "From"))
     return Request(
         uri=uri,
-        user=_user(uri),
+        user=user_of(uri),
         parameters=_parameters(uri),
         caller=caller,
         caller_name=name,
@@ -83,7 +83,8 @@ def _clean(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _user(uri: str) -> str:
+def user_of(uri: str) -> str:
+    """User part of a SIP URI, unescaped, without parameters or password; empty without one."""
     match = _USER.match(uri)
     if match is None or match.group(1) is None:
         return ""
@@ -99,7 +100,7 @@ def _parameters(uri: str) -> dict[str, str]:
     return found
 
 
-def _name_addr(value: str) -> tuple[str, str]:
+def name_addr(value: str) -> tuple[str, str]:
     """Display name and URI of a From header (RFC 3261 section 25.1: name-addr or addr-spec)."""
     if value.startswith('"'):
         match = re.match(r'"((?:[^"\\]|\\.)*)"\s*(.*)', value)

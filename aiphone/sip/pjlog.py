@@ -16,6 +16,8 @@ BURST = 20
 """Warnings and errors in one second that are written in full."""
 
 MAX_LINE = 4000
+MAX_WARNING = 400
+"""Characters of a warning: pjsip quotes whole messages of strangers in some of them."""
 
 _SECRET_HEADER = re.compile(
     r"^((?:Proxy-)?Authorization)[ \t]*:.*(?:(?:\r\n|\r|\n)[ \t].*)*", re.IGNORECASE | re.MULTILINE
@@ -81,5 +83,6 @@ class LogFilter:
                 self._write(logging.WARNING, f"{missed} more warnings like these were left out")
             if not allowed:
                 return
-        text = redact(message.strip())[:MAX_LINE].encode("utf-8", "replace").decode().replace("\r", "")
+        most = MAX_LINE if level < logging.WARNING else MAX_WARNING
+        text = redact(message.strip())[:most].encode("utf-8", "replace").decode().replace("\r", "")
         self._write(level, "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text))

@@ -215,10 +215,11 @@ def acceptable(text: str) -> bool:
     return audio is not None and bool(audio.codecs)
 
 
-def rewrite_local(text: str, host: str, port: int, ptime_ms: int = 20) -> str:
+def rewrite_local(text: str, host: str, port: int, remote: RemoteAudio | None = None, ptime_ms: int = 20) -> str:
     """Our description with its audio at ``host:port`` (RTCP at ``port + 1``) and nothing but what we have.
 
     The audio line keeps its place, direction and payload type numbers. When it is closed already it stays so.
+    ``remote`` is the offer that this answers, None when this is the offer.
     """
     session = parse(text)
     family = "IP6" if ":" in host else "IP4"
@@ -229,7 +230,8 @@ def rewrite_local(text: str, host: str, port: int, ptime_ms: int = 20) -> str:
         ours = entry.kind == "audio" and entry.port != 0 and not done
         types = _payload_types(entry)
         if ours and any(name in CODECS for name, _ in types):
-            media.append(_our_audio(entry, types, port, connection, ptime_ms))
+            mux = remote is not None and remote.rtcp_mux
+            media.append(_our_audio(entry, types, port, connection, ptime_ms, mux=mux))
             done = True
         else:
             media.append(_closed(entry, connection))
@@ -247,10 +249,13 @@ def _addressed(line: Line, host: str, family: str, connection: str) -> Line:
     return line
 
 
-def _our_audio(media: Media, types: list[tuple[str, int]], port: int, connection: str, ptime_ms: int) -> Media:
+def _our_audio(
+    media: Media, types: list[tuple[str, int]], port: int, connection: str, ptime_ms: int, *, mux: bool
+) -> Media:
     # RFC 8866 section 5: c= and b= come before the attributes.
     kept = [line for line in media.lines if line.type in "ib"]
-    attributes = [f"rtcp:{port + 1} {connection}"]
+    # RFC 5761 section 5.1.1: with rtcp-mux agreed on, RTCP has the port of RTP.
+    attributes = ["rtcp-mux"] if mux else [f"rtcp:{port + 1} {connection}"]
     for name, number in types:
         written = name.lower() if name == "TELEPHONE-EVENT" else name
         attributes.append(f"rtpmap:{number} {written}/8000")

@@ -9,6 +9,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
@@ -49,6 +50,68 @@ def parse_networks(texts: tuple[str, ...], name: str) -> tuple[Network, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class CallPolicy:
+    """What a line does with calls that come in, and what it lets the other side do."""
+
+    answer_after: float = 0.0
+    """Seconds it rings before a call is answered; 0 answers at once."""
+    early_media: bool = False
+    """Ring with 183 and a session description, so that our media flow before the answer, instead of with 180."""
+    max_calls: int = 0
+    """Calls of this line at once; more get 486 with Retry-After. 0: only the limit for all lines."""
+    allow: tuple[str, ...] = ()
+    """When not empty, only callers that match one of these may call: ``+49*``, ``1000``, ``*@office.example``."""
+    deny: tuple[str, ...] = ()
+    """Callers that match one of these are refused with 603, also when they are allowed above."""
+    anonymous: bool = True
+    """Take calls from callers who do not show who they are; otherwise 433 (RFC 5079)."""
+    trust_identity: bool = True
+    """Show callers as P-Asserted-Identity or Remote-Party-ID has them, when the call comes by way of the line's
+    server; otherwise as From has them."""
+    transfers: bool = True
+    """Let the other side transfer us to somebody else (REFER): it makes us call a number of its choice."""
+    personas: tuple[tuple[str, str], ...] = ()
+    """Called number and the name of the persona that answers it, for lines with several numbers."""
+    srtp: str = "off"
+    """SRTP with keys in the session description (RFC 4568): ``off``, ``optional`` or ``mandatory``."""
+
+    def check(self, where: str) -> None:
+        """Raise ``ConfigError`` for values that make no sense; ``where`` names the line."""
+        if not 0.0 <= self.answer_after <= 180.0:
+            raise ConfigError(f"{where}: answer_after is {self.answer_after:g}; use 0 to 180 seconds")
+        if self.max_calls < 0:
+            raise ConfigError(f"{where}: max_calls is {self.max_calls}; use 0 for no limit of its own")
+        if self.srtp not in ("off", "optional", "mandatory"):
+            raise ConfigError(f"{where}: srtp {self.srtp!r} is not known; use off, optional or mandatory")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """SIP over TLS (RFC 3261 section 26.2): our certificate, and whom we believe. Files are PEM."""
+
+    port: int = 0
+    """Port to listen on, usually 5061; 0: none, TLS is for lines that register with it."""
+    certificate: str = ""
+    """Our certificate with its chain; without one nobody can call us over TLS. Lines show it to servers that ask."""
+    key: str = ""
+    """Its private key; empty when it is in the certificate's file."""
+    authorities: str = ""
+    """Certificates of the authorities that we believe; empty: the system's."""
+    verify: bool = True
+    """Talk only to servers whose certificate is right, in name too."""
+    require_client: bool = False
+    """Let in only callers who show a certificate that is right."""
+
+    def check(self) -> None:
+        """Raise ``ConfigError`` for files that are not there, or a port without a certificate."""
+        if self.port and not self.certificate:
+            raise ConfigError("a SIP port for TLS needs a certificate; give --sip-tls-cert")
+        for flag, name in (("cert", self.certificate), ("key", self.key), ("ca", self.authorities)):
+            if name and not Path(name).is_file():
+                raise ConfigError(f"there is no file {name}; check --sip-tls-{flag}")
+
+
+@dataclass(frozen=True, slots=True)
 class SipSettings:
     """How the SIP side listens and whom it lets in."""
 
@@ -69,6 +132,14 @@ class SipSettings:
     """User part of the direct line's address, ``sip:ai@host``; compared without regard to case."""
     direct_networks: tuple[str, ...] = ()
     """Networks (CIDR) that may call the direct line, besides this machine, which always may."""
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    direct_policy: CallPolicy = field(default_factory=lambda: CallPolicy(trust_identity=False, transfers=False))
+    strangers: str = "refuse"
+    """What callers get who may not call and whom we do not know: ``refuse`` (403) or ``ignore`` (nothing)."""
+    redirect_limit: int = 3
+    """Redirections (3xx) that a call of ours follows; 0 follows none."""
+    session_expires: int = 1800
+    """Seconds after which a call that nobody refreshed is taken for dead (RFC 4028)."""
     register_expires: int = 300
     """Seconds a registration is asked to live (RFC 3261 section 10.2.1.1)."""
     ring_seconds: float = 60.0
@@ -86,6 +157,12 @@ class SipSettings:
         if not re.fullmatch(r"[A-Za-z0-9._~+-]{1,64}", self.direct_user):
             raise ConfigError(f"direct line user {self.direct_user!r} must be letters, digits or . _ ~ + -")
         parse_networks(self.direct_networks, "direct-line networks")
+        self.direct_policy.check("direct line")
+        self.tls.check()
+        if self.strangers not in ("refuse", "ignore"):
+            raise ConfigError(f"strangers is {self.strangers!r}; use refuse or ignore")
+        if not 90 <= self.session_expires <= 86_400:
+            raise ConfigError(f"session_expires is {self.session_expires}; use 90 to 86400 seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +177,11 @@ class LineConfig:
     server_port: int = 5060
     display_name: str = ""
     auto_answer: bool = True
+    """False rings for a while first, also where ``policy`` does not ask for it (``UNATTENDED_SECONDS``)."""
     greeting: str | None = None
     """Replaces the persona's greeting on this line; None keeps it."""
     transport: str = "udp"
-    """``udp`` or ``tcp``."""
+    """``udp``, ``tcp`` or ``tls``."""
     auth_username: str = ""
     """Name used for digest authentication where it differs from ``username``."""
     proxy: str = ""
@@ -113,6 +191,7 @@ class LineConfig:
     enabled: bool = True
     allowed_networks: tuple[str, ...] = ()
     """Networks that may call this line besides its own server (a trunk with several addresses)."""
+    policy: CallPolicy = field(default_factory=CallPolicy)
     token: str = field(default_factory=lambda: secrets.token_hex(8), repr=False, compare=False)
     """Goes out in the Contact that we register and comes back in the Request-URI: it tells the line, and that
     the call came by way of the server, whichever of its addresses it uses."""
@@ -130,12 +209,13 @@ class LineConfig:
             raise ConfigError(f"{where}: server {self.server_ip!r} is neither a name nor an address")
         if not 1 <= self.server_port <= 65535:
             raise ConfigError(f"{where}: server port {self.server_port} is out of range; use 1 to 65535")
-        if self.transport not in ("udp", "tcp"):
-            raise ConfigError(f"{where}: transport {self.transport!r} is not known; use udp or tcp")
+        if self.transport not in ("udp", "tcp", "tls"):
+            raise ConfigError(f"{where}: transport {self.transport!r} is not known; use udp, tcp or tls")
         host, _, port = self.proxy.rpartition(":") if ":" in self.proxy else (self.proxy, "", "5060")
         if self.proxy and not (_HOST.fullmatch(host) and port.isdigit() and 1 <= int(port) <= 65535):
             raise ConfigError(f"{where}: proxy {self.proxy!r} must be host or host:port")
         parse_networks(self.allowed_networks, where)
+        self.policy.check(where)
 
     @property
     def server_host(self) -> str:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pjsua2 as pj
 
 from aiphone.clock import Clock
-from aiphone.errors import NetworkError, SipError
+from aiphone.errors import AiphoneError, NetworkError, SipError
 from aiphone.events import Event, LineChanged
-from aiphone.sip.addresses import split_host_port
+from aiphone.sip.addresses import callable_host, complete_uri, split_host_port
 from aiphone.sip.admission import Admission, Doorman
 from aiphone.sip.call_limit import RESERVED, limit_note, usable_calls
 from aiphone.sip.calls import CallDesk
@@ -30,7 +32,7 @@ from aiphone.sip.message import Request, read_request
 from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import LogFilter, pj_level
 from aiphone.sip.sdp import CODECS
-from aiphone.sip.settings import DIRECT_LINE, RtpPorts, SipSettings, SipStatus
+from aiphone.sip.settings import DIRECT_LINE, CallPolicy, LineConfig, RtpPorts, SipSettings, SipStatus
 
 log = logging.getLogger(__name__)
 pjsip_log = logging.getLogger("aiphone.sip.pjsip")
@@ -44,6 +46,12 @@ _FRAME_BYTES = _CLOCK_RATE * _FRAME_MS // 1000 * 2
 _BRIDGE_FREES_AT_ONCE = (2, 16)
 """From this version on a port without a clock is freed when its call ends."""
 
+_TLS_TIMEOUT_MS = 10_000
+"""For a handshake: who opens a connection and says nothing does not keep it."""
+_NO_TLS_TRANSPORT = 171060
+"""``PJSIP_EUNSUPTRANSPORT``."""
+_NO_TLS = 70012
+"""``PJ_ENOTSUP``."""
 _ERRNO_START = 120_000
 """``PJ_ERRNO_START_SYS``: pjlib's codes for the operating system's."""
 
@@ -92,6 +100,7 @@ class Stack:
         self._library = PjLib(pj)
         self._next_sweep = 0.0
         self._turn_bridge = False
+        self._has_tls = False
         self._gate: Gate | None = None
         self._reserved = 0
         self.port = 0
@@ -121,6 +130,8 @@ class Stack:
             self._turn_bridge = (int(numbers.major), int(numbers.minor)) < _BRIDGE_FREES_AT_ONCE
             _choose_codecs(endpoint)
             self.port = self._open_transports(endpoint)
+            if self._settings.tls.port:
+                self._open_tls(self._settings.tls.port)
             endpoint.libStart()
             self._open_desks()
             endpoint.stack = self
@@ -167,6 +178,40 @@ class Stack:
             return port
         raise NetworkError("no free SIP port was found")
 
+    def _open_tls(self, port: int) -> None:
+        """Listen for TLS on a port; on any, when it is only for lines that register with TLS."""
+        if self._has_tls:
+            return
+        assert self._endpoint is not None
+        tls = self._settings.tls
+        config = pj.TransportConfig()
+        config.port = port
+        if self._settings.host not in ("", "0.0.0.0"):
+            config.boundAddress = self._settings.host
+        config.tlsConfig.certFile = tls.certificate
+        config.tlsConfig.privKeyFile = tls.key or tls.certificate
+        config.tlsConfig.CaListFile = tls.authorities or system_authorities()
+        config.tlsConfig.verifyServer = tls.verify
+        config.tlsConfig.verifyClient = config.tlsConfig.requireClientCert = tls.require_client
+        config.tlsConfig.msecTimeout = _TLS_TIMEOUT_MS
+        try:
+            self._endpoint.transportCreate(pj.PJSIP_TRANSPORT_TLS, config)
+        except pj.Error as error:
+            if error.status in (_NO_TLS, _NO_TLS_TRANSPORT):
+                raise SipError("this pjsua2 was built without TLS; make pjsua2 builds one that has it") from None
+            raise _network_error(error.status, str(error.reason), "TLS", self._settings.host, port) from None
+        self._has_tls = True
+
+    def add_line(self, line: LineConfig) -> None:
+        """Add a line and register it."""
+        if line.transport == "tls" and line.enabled:
+            try:
+                self._open_tls(0)
+            except AiphoneError as error:
+                self.lines.fail(line, str(error))
+                return
+        self.lines.add(line)
+
     def _transport(self, endpoint: PjEndpoint, kind: int, port: int) -> int:
         config = pj.TransportConfig()
         config.port = port
@@ -189,6 +234,8 @@ class Stack:
             max_calls=self._settings.max_calls,
             reserved=0,
             admit=self._admit,
+            policy=self._policy,
+            random=self._random,
         )
         self.lines = LineDesk(
             settings=self._settings,
@@ -199,7 +246,7 @@ class Stack:
         )
         host = self._settings.host if self._settings.host != "0.0.0.0" else "127.0.0.1"
         self.lines.open_direct(host, self.port)
-        self._gate = Gate(pj, self._library, self.calls.at_the_door)
+        self._gate = Gate(pj, self._library, self.calls.at_the_door, self._clock)
         self._reserved = 0 if self._gate.install() else RESERVED
         self.calls.reserved = self._reserved
         self.calls.max_calls = usable_calls(self.call_limit, self._settings.max_calls, self._reserved)
@@ -225,17 +272,22 @@ class Stack:
         admission = self._admit(read_request(message), host)
         return self.lines.account_for(admission.line_id, host)
 
-    def place_call(self, call_id: str, uri: str, line_id: str | None, host: str) -> None:
-        """Call somebody from a line, or without one."""
+    def place_call(self, call_id: str, uri: str, line_id: str | None) -> None:
+        """Call somebody from a line, or without one. The URI was checked before."""
         if line_id is None or line_id == DIRECT_LINE:
+            host = callable_host(uri)
             account: PjAccount | None = self.lines.direct_account(host)
         else:
             account = self.lines.calling_account(line_id)
-            host = self.lines.way_out(line_id) or host
+            uri = complete_uri(uri, self.lines.server_of(line_id) or "line.invalid")
+            host = self.lines.way_out(line_id) or callable_host(uri)
         self.calls.place(call_id, uri, line_id or DIRECT_LINE, account, host)
 
     def _admit(self, request: Request, source: str) -> Admission:
         return self._doorman.admit(request, source, self.lines.doors)
+
+    def _policy(self, line_id: str) -> CallPolicy:
+        return self._doorman.policy(line_id, self.lines.doors)
 
     def status(self) -> SipStatus:
         """A snapshot."""
@@ -283,6 +335,15 @@ class Stack:
         with contextlib.suppress(pj.Error):
             endpoint.libDestroy(pj.PJSUA_DESTROY_NO_NETWORK)
         self._gate = None
+
+
+def system_authorities() -> str:
+    """The file with the certificates of the authorities that this system believes; empty when there is none."""
+    paths = ssl.get_default_verify_paths()
+    for name in (paths.cafile, paths.openssl_cafile, "/etc/ssl/certs/ca-certificates.crt"):
+        if name and Path(name).is_file():
+            return str(name)
+    return ""
 
 
 def _choose_codecs(endpoint: PjEndpoint) -> None:

@@ -72,7 +72,19 @@ def plain(event):
     for name, value in fields.items():
         if hasattr(value, "value"):
             fields[name] = value.value
+    for name in ("srtp_send", "srtp_receive"):
+        if name in fields.get("stream", {}):
+            key = fields["stream"][name]
+            fields["stream"][name] = key.hex() if key else None
     return {"event": type(event).__name__, **fields}
+
+
+def policy(values):
+    from aiphone.sip.settings import CallPolicy
+
+    lists = {name: tuple(values[name]) for name in ("allow", "deny") if name in values}
+    pairs = {"personas": tuple(tuple(pair) for pair in values["personas"])} if "personas" in values else {}
+    return CallPolicy(**{**values, **lists, **pairs})
 
 
 def child():
@@ -106,6 +118,12 @@ def child():
     for name in ("direct_networks",):
         if name in settings:
             settings[name] = tuple(settings[name])
+    if "tls" in settings:
+        from aiphone.sip.settings import TlsSettings
+
+        settings["tls"] = TlsSettings(**settings["tls"])
+    if "direct_policy" in settings:
+        settings["direct_policy"] = policy(settings["direct_policy"])
     agent = SipAgent(SipSettings(**settings), ports, post, SystemClock(), Random(1))
     try:
         agent.start()
@@ -122,7 +140,13 @@ def child():
             status = dataclasses.asdict(agent.status())
             status["lines"] = [{**one, "state": one["state"].value} for one in status["lines"]]
             say({"event": "status", **status})
+        elif name == "packet":
+            with socket.socket(fileno=os.dup(held[command["call_id"]].rtp_fd)) as rtp:
+                rtp.settimeout(5)
+                say({"event": "packet", "data": rtp.recv(2048).hex()})
         elif name == "add_line":
+            if "policy" in command:
+                command["policy"] = policy(command["policy"])
             agent.add_line(LineConfig(**command))
         else:
             getattr(agent, name)(**command)

@@ -95,7 +95,7 @@ def test_a_call_is_answered_with_our_media_and_ended_by_the_caller(agent, peer):
     assert media["stream"] == {
         "remote_host": "127.0.0.1", "remote_port": 40_000, "payload_type": 0, "codec": "PCMU",
         "dtmf_payload_type": 101, "ptime_ms": 20, "send": True, "receive": True,
-        "remote_rtcp_port": 40_001, "rtcp_mux": False,
+        "remote_rtcp_port": 40_001, "rtcp_mux": False, "srtp_send": None, "srtp_receive": None, "srtp_suite": "",
     }  # fmt: skip
     agent.wait("CallConfirmed", call_id=incoming["call_id"])
 
@@ -566,6 +566,8 @@ def test_short_calls_leak_nothing(agent, peer):
     some(300)
     assert wait_until(lambda: agent.ask("facts")["sockets"] == 0)
     after = agent.ask("facts")
-    assert (after["fds"], after["threads"]) == (before["fds"], before["threads"])
+    # fewer are possible: an idle TCP connection of an earlier test is closed meanwhile
+    assert after["fds"] <= before["fds"]
+    assert after["threads"] == before["threads"]
     # a transaction lives 32 s after its call (RFC 3261 section 17): that much may be there, and no more
     assert after["rss_kb"] - before["rss_kb"] < 40_000

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from aiphone.sip.addresses import (
@@ -9,7 +11,7 @@ from aiphone.sip.addresses import (
     parse_address,
     split_host_port,
 )
-from aiphone.sip.admission import Doorman, LineDoor
+from aiphone.sip.admission import UNATTENDED_SECONDS, Doorman, LineDoor
 from aiphone.sip.message import read_request
 from aiphone.sip.settings import LineConfig, SipSettings
 
@@ -91,3 +93,18 @@ def test_the_address_a_caller_is_told():
     assert advertised_address("9.9.9.9", "192.168.1.9", "192.168.1.5") == "192.168.1.5"
     assert advertised_address("10.0.0.7", "192.168.1.9", "172.17.0.2") == "10.0.0.7"
     assert advertised_address("pbx.example.org", "8.8.8.8", "192.168.1.5") == "pbx.example.org"
+
+
+def test_a_line_without_auto_answer_rings_first():
+    doorman = Doorman(SipSettings())
+    doors = (LineDoor.of(replace(PBX, auto_answer=False)), LineDoor.of(TRUNK))
+    assert doorman.policy("pbx", doors).answer_after == UNATTENDED_SECONDS
+    assert doorman.policy("trunk", doors).answer_after == 0.0
+    assert doorman.policy("nobody's", doors) == SipSettings().direct_policy
+
+
+def test_strangers_may_be_ignored_and_servers_are_trusted():
+    request = read_request("INVITE sip:1000@h SIP/2.0\r\n\r\n")
+    assert Doorman(SipSettings(strangers="ignore")).admit(request, "192.0.2.99", DOORS).silent
+    assert not Doorman(SipSettings()).admit(request, "192.0.2.99", DOORS).silent
+    assert Doorman(SipSettings()).admit(request, "192.0.2.10", DOORS).trusted

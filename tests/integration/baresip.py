@@ -1,0 +1,95 @@
+"""baresip as a telephone for tests: a configuration of its own in a folder, a tone as its microphone, no devices."""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from aiphone.caller import tone, write_wav
+
+CONFIG = """\
+sip_listen {host}:0
+{tls}
+audio_player aufile,{folder}/heard.wav
+audio_source aufile,{folder}/says.wav
+audio_alert aufile,/dev/null
+ausrc_srate 8000
+auplay_srate 8000
+ausrc_channels 1
+auplay_channels 1
+rtp_timeout 60
+module_path {modules}
+module stdio.so
+module g711.so
+module aufile.so
+module srtp.so
+module_app account.so
+module_app menu.so
+"""
+ACCOUNT = "<sip:baresip@{host}{transport}>;regint=0;mediaenc={encryption};answermode=auto{rest}\n"
+
+
+def modules() -> str:
+    """Where Debian or Homebrew keeps baresip's modules."""
+    places = ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules", "/opt/homebrew/lib/baresip/modules")
+    return next((place for place in places if Path(place).is_dir()), places[0])
+
+
+class Baresip:
+    """A running baresip. ``dial`` calls at its start; without, it waits for calls."""
+
+    def __init__(
+        self, program: str, folder: Path, *, encryption: str = "srtp", dial: str = "", seconds: int = 20,
+        transport: str = "", tls: str = "", rest: str = "",
+    ) -> None:  # fmt: skip
+        folder.mkdir(exist_ok=True)
+        write_wav(folder / "says.wav", tone(440.0, float(seconds)))
+        config = CONFIG.format(folder=folder, modules=modules(), host="127.0.0.1", tls=tls)
+        (folder / "config").write_text(config, encoding="utf-8")
+        account = ACCOUNT.format(host="127.0.0.1", encryption=encryption, transport=transport, rest=rest)
+        (folder / "accounts").write_text(account, encoding="utf-8")
+        command = [program, "-f", str(folder), "-t", str(seconds), "-v"]
+        if dial:
+            command += ["-e", f"/dial {dial}"]
+        self.said: list[str] = []
+        self._lines: queue.Queue[str] = queue.Queue()
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
+            errors="replace",
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def wait(self, text: str, timeout: float = 10.0) -> str:
+        """The first line from now on that holds ``text``."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"baresip never said {text!r}: {''.join(self.said[-40:])}") from None
+            self.said.append(line)
+            if text in line:
+                return line
+
+    def close(self) -> None:
+        """End it; a call that goes on is hung up."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._reader.join(5)
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
