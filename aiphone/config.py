@@ -68,6 +68,19 @@ class LineSettings:
     auth_username: str = ""
     proxy: str = ""
     enabled: bool = True
+    # What the line does with its calls; the meanings are those of ``sip.settings.CallPolicy``.
+    answer_after: float = 0.0
+    early_media: bool = False
+    max_calls: int = 0
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    anonymous: bool = True
+    trust_identity: bool = True
+    transfers: bool = True
+    personas: tuple[str, ...] = ()
+    """Called number and persona, as ``"+4930555=sales"``."""
+    srtp: Literal["off", "optional", "mandatory"] = "off"
+    allowed_networks: tuple[str, ...] = ()
 
 
 def default_threads() -> int:
@@ -87,6 +100,18 @@ class Settings:
     model_llama: str = _option(
         "smollm2-135m-instruct", "-ml", "--model-llama", group="models", metavar="MODEL",
         help="language model: a catalogue name or a GGUF file",
+    )  # fmt: skip
+    llm_url: str = _option(
+        "", "--llm-url", group="models", metavar="URL",
+        help="ask this OpenAI-compatible server instead of a model of our own, as in http://127.0.0.1:8080/v1",
+    )  # fmt: skip
+    llm_model: str = _option(
+        "", "--llm-model", group="models", metavar="NAME",
+        help="what that server calls the model; empty takes the first it lists",
+    )  # fmt: skip
+    llm_key_file: str = _option(
+        "", "--llm-key-file", group="models", metavar="FILE",
+        help="file with that server's key; the environment variable AIPHONE_LLM_KEY does as well",
     )  # fmt: skip
     voice: str = _option(
         "en_US-joe-medium", "--voice", group="models", metavar="VOICE",
@@ -118,6 +143,11 @@ class Settings:
     ctx_per_call: int = _option(
         2048, "--ctx-per-call", group="models", low=256, high=131_072, metavar="N",
         help="tokens of conversation that each call may hold",
+    )  # fmt: skip
+
+    cache_type: str = _option(
+        "f16", "--cache-type", group="models", metavar="TYPE",
+        help="type of the language model's KV cache: f16, or q8_0 for half the memory",
     )  # fmt: skip
 
     # ---- conversation
@@ -152,7 +182,19 @@ class Settings:
     )  # fmt: skip
     patience: float = _option(
         0.7, "--patience", group="conversation", low=0.1, high=10.0, metavar="SECONDS",
-        help="silence after which the caller's turn is over",
+        help="silence after which the caller's turn is over, when neither voice nor words say more",
+    )  # fmt: skip
+    patience_floor: float = _option(
+        0.35, "--patience-floor", group="conversation", low=0.1, high=10.0, metavar="SECONDS",
+        help="the same when the turn is over by all signs; never more than --patience",
+    )  # fmt: skip
+    patience_ceiling: float = _option(
+        1.1, "--patience-ceiling", group="conversation", low=0.1, high=30.0, metavar="SECONDS",
+        help="the same when it is certainly not over; never less than --patience",
+    )  # fmt: skip
+    filler: str = _option(
+        "One moment.", "--filler", group="conversation", metavar="TEXT",
+        help="said once when an answer takes long; empty for nothing",
     )  # fmt: skip
     idle_after: float = _option(
         15.0, "--idle-after", group="conversation", low=0.0, high=3600.0, metavar="SECONDS",
@@ -161,6 +203,14 @@ class Settings:
     session: str = _option(
         "", "--session", group="conversation", metavar="FILE",
         help="keep each caller's conversation in this file and go on from it",
+    )  # fmt: skip
+    session_days: int = _option(
+        0, "--session-days", group="conversation", low=0, high=36_500, metavar="N",
+        help="forget callers who have not called for so many days; 0 is never",
+    )  # fmt: skip
+    session_megabytes: int = _option(
+        512, "--session-megabytes", group="conversation", low=1, high=1_000_000, metavar="N",
+        help="most that the session file may hold",
     )  # fmt: skip
     file: str = _option(
         "", "-f", "--file", group="conversation", metavar="FILE", help="append the words of all calls to this file"
@@ -185,6 +235,23 @@ class Settings:
     )  # fmt: skip
     sip_port: int = _option(
         5060, "--sip-port", group="telephone", low=0, high=65_535, metavar="PORT", help="SIP port, UDP and TCP"
+    )  # fmt: skip
+    sip_tls_port: int = _option(
+        0, "--sip-tls-port", group="telephone", low=0, high=65_535, metavar="PORT",
+        help="SIP port for TLS, usually 5061; 0 is none",
+    )  # fmt: skip
+    sip_tls_cert: str = _option(
+        "", "--sip-tls-cert", group="telephone", metavar="FILE", help="our certificate (PEM) for SIP over TLS"
+    )  # fmt: skip
+    sip_tls_key: str = _option(
+        "", "--sip-tls-key", group="telephone", metavar="FILE", help="its private key (PEM), when in a file of its own"
+    )  # fmt: skip
+    sip_tls_ca: str = _option(
+        "", "--sip-tls-ca", group="telephone", metavar="FILE",
+        help="certificates (PEM) of the authorities that SIP servers are believed by; the system's when not given",
+    )  # fmt: skip
+    sip_tls_no_verify: bool = _option(
+        False, "--sip-tls-no-verify", group="telephone", help="talk TLS with SIP servers whoever they are"
     )  # fmt: skip
     rtp_ports: str = _option(
         "10000-10999", "--rtp-ports", group="telephone", metavar="A-B", help="UDP ports for RTP and RTCP"
@@ -235,6 +302,8 @@ class Settings:
         self.rtp_range()
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigError(f"--log-level is '{self.log_level}'; it takes debug, info, warning or error")
+        if self.cache_type not in ("f16", "q8_0"):
+            raise ConfigError(f"--cache-type is '{self.cache_type}'; it takes f16 or q8_0")
         if not self.bot_name.strip():
             raise ConfigError("--bot-name is empty; give the assistant a name")
         return self

@@ -65,8 +65,14 @@ def _lines(path: Path, tables: object) -> tuple[LineSettings, ...]:
         for key, value in table.items():
             if key not in known:
                 raise ConfigError(_unknown(path, key, list(known), "[[lines]] "))
-            kind = {"int": int, "bool": bool}.get(str(known[key].type), str)
-            _typed(path, f"{key} of [[lines]]", value, kind)
+            where = f"{key} of [[lines]]"
+            if str(known[key].type).startswith("tuple"):
+                if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+                    raise ConfigError(f'{where} in {path} takes texts in brackets, as in {key} = ["one", "two"]')
+                table[key] = tuple(value)
+            else:
+                kind = {"int": int, "bool": bool, "float": float}.get(str(known[key].type), str)
+                table[key] = _typed(path, where, value, kind)
         for name, item in known.items():
             if item.default is MISSING and not table.get(name):
                 raise ConfigError(f'a [[lines]] table in {path} has no {name}; add {name} = "..."')

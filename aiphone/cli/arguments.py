@@ -54,7 +54,7 @@ def build_parser() -> _Parser:
         prog=PROGRAM,
         description="An AI that answers the telephone. Without flags: starter models, a SIP number, a web page.",
         epilog="commands: 'models' (list, pull, path, verify), 'sessions' (list, show, forget, export), "
-        "'backup', 'passwd', 'doctor'; "
+        "'backup', 'passwd', 'call', 'doctor'; "
         f"each has its own help, as in '{PROGRAM} models -h'",
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,

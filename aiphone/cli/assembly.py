@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from aiphone import events as ev
+from aiphone.cli.language_model import language_model_name, make_language_model
 from aiphone.cli.memory import Memory
 from aiphone.cli.personas import default_persona, personas_by_line
 from aiphone.clock import SystemClock
@@ -27,6 +28,7 @@ from aiphone.conversation.facts import Fact, Watcher, WordsSaid
 from aiphone.conversation.switchboard import Switchboard
 from aiphone.errors import ConfigError, ModelError, NetworkError
 from aiphone.inference.llm import LanguageModel
+from aiphone.inference.openai_model import OpenAiModel
 from aiphone.inference.piper_voice import PiperVoice
 from aiphone.inference.speech_command import SpeechCommand, find_program
 from aiphone.inference.stt import SpeechToText
@@ -35,20 +37,24 @@ from aiphone.inference.voice import Voice
 from aiphone.mailbox import Mailbox
 from aiphone.media.engine import MediaEngine
 from aiphone.media.ports import RtpPortPool
-from aiphone.models.resolve import resolve_llm, resolve_onnx, resolve_voice, resolve_whisper
+from aiphone.models.resolve import resolve_onnx, resolve_voice, resolve_whisper
 from aiphone.models.store import ModelStore
 from aiphone.persona import Persona
 from aiphone.server.talk import CallRouter, TalkBridge
 from aiphone.sip.agent import SipAgent
-from aiphone.sip.settings import LineConfig, SipSettings
+from aiphone.sip.settings import CallPolicy, LineConfig, SipSettings, TlsSettings
+from aiphone.speech.echo import EchoGate
 from aiphone.speech.listener import Listener
 from aiphone.speech.speakable import speakable
+from aiphone.speech.turn_end import SmartTurn, TurnEndDetector
 from aiphone.speech.vad import SileroVad
 from aiphone.speech.voice_detector import DetectorSettings
 from aiphone.store.sessions import SessionStore, SessionWriter
 from aiphone.store.transcript_file import TranscriptFile
 
 log = logging.getLogger(__name__)
+
+TURN_END = "smart-turn-v3.2"
 
 Post = Callable[[ev.Event], None]
 Step = Callable[[str], None]
@@ -60,15 +66,18 @@ class Models:
     """The loaded models and the threads that run them."""
 
     recogniser: SpeechToText
-    model: LanguageModel
+    model: LanguageModel | OpenAiModel
     synthesiser: SpeechSynthesiser
     vad: SileroVad
+    turn_end: TurnEndDetector | None
     whisper_path: Path
-    llama_path: Path
+    llm_name: str
     voice_name: str
 
     def close(self) -> None:
         """Stop the workers and give the models back."""
+        if self.turn_end is not None:
+            self.turn_end.close()
         self.recogniser.close()
         self.synthesiser.close()
         self.model.stop()
@@ -82,7 +91,7 @@ def load_models(settings: Settings, persona: Persona, greetings: set[str], post:
     clock = SystemClock()
     store = ModelStore(Path(settings.models_dir))
     whisper_path = resolve_whisper(settings.model_whisper, store)
-    llama_path = resolve_llm(settings.model_llama, store)
+    llm_name = language_model_name(settings, store)
     vad_path = resolve_onnx("silero", "vad", store)
     with contextlib.ExitStack() as undo:
         step(f"speech to text: {whisper_path.name}")
@@ -97,21 +106,11 @@ def load_models(settings: Settings, persona: Persona, greetings: set[str], post:
             max_tokens=settings.max_tokens,
             use_gpu=not settings.no_gpu,
             flash_attn=settings.flash_attn,
-            max_states=settings.max_calls,
         )
         undo.callback(recogniser.close)
-        step(f"language model: {llama_path.name}")
-        model = LanguageModel(
-            llama_path,
-            post=post,
-            clock=clock,
-            threads=settings.threads,
-            max_calls=settings.max_calls,
-            n_ctx_per_call=settings.ctx_per_call,
-            n_gpu_layers=settings.gpu_layers,
-            use_gpu=not settings.no_gpu,
-            flash_attn=True if settings.flash_attn else None,
-        )
+        recogniser.warm_up()
+        step(f"language model: {llm_name}")
+        model = make_language_model(settings, store, post=post, clock=clock)
         undo.callback(model.stop)
         model.start()
         voices = load_voices(settings, store)
@@ -120,12 +119,25 @@ def load_models(settings: Settings, persona: Persona, greetings: set[str], post:
             voices, post=post, clock=clock, fallback=voices[-1] if len(voices) > 1 else None, prepare=speakable
         )
         undo.callback(synthesiser.close)
-        for text in sorted(greetings | {persona.fill(persona.idle_prompt), persona.fill(persona.apology)}):
+        for text in sorted(
+            greetings | {persona.fill(text) for text in (persona.idle_prompt, persona.apology, persona.filler)}
+        ):
             if text.strip():
                 synthesiser.speak_now(text)
-        models = Models(recogniser, model, synthesiser, SileroVad(vad_path), whisper_path, llama_path, voices[0].name)
+        vad = SileroVad(vad_path)
+        turn_end = load_turn_end(store, post, clock)
+        models = Models(recogniser, model, synthesiser, vad, turn_end, whisper_path, llm_name, voices[0].name)
         undo.pop_all()
     return models
+
+
+def load_turn_end(store: ModelStore, post: Post, clock: SystemClock) -> TurnEndDetector | None:
+    """The turn-end model on its thread; None when it was not fetched: calls go without it, a little slower."""
+    try:
+        return TurnEndDetector(SmartTurn(resolve_onnx(TURN_END, "turn-end", store)), post=post, clock=clock)
+    except ModelError as error:
+        log.warning("the words alone tell the end of a turn, without a turn-end model: %s", error)
+        return None
 
 
 def load_voices(settings: Settings, store: ModelStore) -> list[Voice]:
@@ -161,6 +173,8 @@ class Phone:
     session_store: SessionStore | None = None
     watchers: list[Watcher] = field(default_factory=list)
     """Told every fact, in order; add to it before ``start``."""
+    persona_named: Callable[[str], Persona] | None = None
+    """Who has a name, for numbers that have a persona of their own."""
     persona_for: Callable[[str], Persona] | None = None
     """Who answers a line, when that is not for the settings alone to say."""
     transcript: TranscriptFile | None = None
@@ -175,7 +189,8 @@ class Phone:
 
     def load(self, step: Step) -> None:
         """Load the models. Any thread."""
-        greetings = {p.fill(p.greeting) for p in (self.persona, *self.by_line.values())}
+        personas = (self.persona, *self.by_line.values())
+        greetings = {p.fill(text) for p in personas for text in (p.greeting, p.greeting_again)}
         self.models = load_models(self.settings, self.persona, greetings, self._post, step)
 
     def start(self) -> None:
@@ -186,7 +201,11 @@ class Phone:
         if settings.file:
             self.transcript = TranscriptFile(Path(settings.file))
         if settings.session:
-            self.session_store = SessionStore(Path(settings.session))
+            self.session_store = SessionStore(
+                Path(settings.session),
+                max_bytes=settings.session_megabytes << 20,
+                max_age=settings.session_days * 86_400.0 or None,
+            )
             self.sessions = SessionWriter(self.session_store)
             self.memory = Memory(self.session_store, self.sessions, self.models.model)
         ports = RtpPortPool(host, *settings.rtp_range())
@@ -209,9 +228,11 @@ class Phone:
                 synthesiser=self.models.synthesiser,
                 sip=CallRouter(self.sip, self.talk),
                 memory=self.memory,
+                turn_end=self.models.turn_end,
             ),
             max_calls=min(settings.max_calls, self.sip.status().max_calls),
             persona_for=self.persona_for or (lambda line: self.by_line.get(line, self.persona)),
+            persona_named=self.persona_named,
             close_sockets=ports.close,
             watch=self._watch,
         )
@@ -298,8 +319,8 @@ class _Ears:
         self._listener = listener
         self._settings = settings
 
-    def attach(self, call_id: str, call: object) -> None:
-        self._listener.attach(call_id, call, self._settings)  # type: ignore[arg-type]
+    def attach(self, call_id: str, call: object, echo: EchoGate) -> None:
+        self._listener.attach(call_id, call, self._settings, echo)  # type: ignore[arg-type]
 
     def detach(self, call_id: str) -> None:
         self._listener.detach(call_id)
@@ -356,6 +377,13 @@ def sip_settings(settings: Settings, host: str) -> SipSettings:
             max_calls=settings.max_calls,
             direct_line=settings.direct_from != "none",
             direct_networks=networks,
+            tls=TlsSettings(
+                port=settings.sip_tls_port,
+                certificate=settings.sip_tls_cert,
+                key=settings.sip_tls_key,
+                authorities=settings.sip_tls_ca,
+                verify=not settings.sip_tls_no_verify,
+            ),
         )
     except ConfigError as error:
         if "direct-line networks" in str(error):
@@ -378,6 +406,19 @@ def line_config(line: LineSettings) -> LineConfig:
         transport=line.transport,
         auth_username=line.auth_username,
         proxy=line.proxy,
+        allowed_networks=line.allowed_networks,
+        policy=CallPolicy(
+            answer_after=line.answer_after,
+            early_media=line.early_media,
+            max_calls=line.max_calls,
+            allow=line.allow,
+            deny=line.deny,
+            anonymous=line.anonymous,
+            trust_identity=line.trust_identity,
+            transfers=line.transfers,
+            personas=tuple((number, persona) for number, _, persona in (one.partition("=") for one in line.personas)),
+            srtp=line.srtp,
+        ),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from aiphone import __version__
 from aiphone.caller.audio import write_wav
 from aiphone.cli.assembly import Phone, check_sip_port, sip_host, with_free_ports
+from aiphone.cli.language_model import check_language_model
 from aiphone.cli.status import sip_uri
 from aiphone.clock import SystemClock
 from aiphone.config import Settings
@@ -25,7 +26,7 @@ from aiphone.conversation.record import CallRecord
 from aiphone.errors import AiphoneError, NetworkError
 from aiphone.events import INTERNAL_RATE
 from aiphone.inference.speech_command import find_program
-from aiphone.models.resolve import resolve_llm, resolve_onnx, resolve_voice, resolve_whisper
+from aiphone.models.resolve import resolve_onnx, resolve_voice, resolve_whisper
 from aiphone.models.store import ModelStore
 
 NO_CALL = "--no-call"
@@ -82,7 +83,7 @@ def _look(settings: Settings, report: _Report) -> None:
     store = ModelStore(Path(settings.models_dir))
     report.check("extensions", _extensions)
     report.check("whisper model", lambda: _file(resolve_whisper(settings.model_whisper, store)))
-    report.check("language model", lambda: _file(resolve_llm(settings.model_llama, store)))
+    report.check("language model", lambda: check_language_model(settings, store))
     report.check("voice activity model", lambda: _file(resolve_onnx("silero", "vad", store)))
     if settings.speak:
         report.check("speech command", lambda: find_program(settings.speak))

@@ -13,7 +13,7 @@ from aiphone.config import Settings, default_data_dir, default_models_dir
 from aiphone.config_file import make_settings, read_config_file
 from aiphone.errors import AiphoneError
 
-_COMMANDS = ("models", "sessions", "doctor", "backup", "passwd")
+_COMMANDS = ("models", "sessions", "doctor", "backup", "passwd", "call")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,7 +53,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
 
 
 def _command(name: str, arguments: Sequence[str]) -> int:
-    from aiphone.cli import backup, doctor, models, passwd, sessions
+    from aiphone.cli import backup, call, doctor, models, passwd, sessions
 
     parser = argparse.ArgumentParser(prog=PROGRAM)
     subparsers = parser.add_subparsers(required=True)
@@ -63,6 +63,7 @@ def _command(name: str, arguments: Sequence[str]) -> int:
         "doctor": doctor.add_arguments,
         "backup": backup.add_arguments,
         "passwd": passwd.add_arguments,
+        "call": call.add_arguments,
     }
     add[name](subparsers)
     if name == "doctor":
@@ -76,4 +77,11 @@ def _command(name: str, arguments: Sequence[str]) -> int:
     if getattr(args, "data_dir", None) is None:
         args.data_dir = default_data_dir(os.environ)
     args.models_dir = default_models_dir(os.environ)
-    return {"models": models.run, "sessions": sessions.run, "backup": backup.run, "passwd": passwd.run}[name](args)
+    run: dict[str, Callable[[argparse.Namespace], int]] = {
+        "models": models.run,
+        "sessions": sessions.run,
+        "backup": backup.run,
+        "passwd": passwd.run,
+        "call": call.run,
+    }
+    return run[name](args)

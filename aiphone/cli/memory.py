@@ -8,21 +8,30 @@ on the writer's thread.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 
 from aiphone.errors import StorageError
 from aiphone.events import Event, LineChanged
-from aiphone.inference.llm import LanguageModel, SessionSnapshot
+from aiphone.inference.llm import SessionSnapshot, TextGenerator
 from aiphone.persona import Message, Persona
 from aiphone.store.sessions import SavedConversation, SessionStore, SessionWriter
 
 log = logging.getLogger(__name__)
 
 
+_ANONYMOUS = re.compile(r"sips?:(anonymous@|[^@]*@anonymous\.invalid$|@|$)|[^:]*:$", re.IGNORECASE)
+
+
+def _anonymous(key: str) -> bool:
+    """Whether a key names nobody in particular (RFC 3323 section 4.1): strangers would share one conversation."""
+    return bool(_ANONYMOUS.search(key))
+
+
 class Memory:
     """``--session FILE``. Stands before the language model: ``open`` puts the saved state back. Main thread only."""
 
-    def __init__(self, store: SessionStore, writer: SessionWriter, model: LanguageModel) -> None:
+    def __init__(self, store: SessionStore, writer: SessionWriter, model: TextGenerator) -> None:
         self._store = store
         self._writer = writer
         self._model = model
@@ -33,6 +42,8 @@ class Memory:
 
     def recall(self, call_id: str, key: str) -> tuple[Message, ...]:
         """The saved history of ``key``; its model state goes to the next ``open`` of this call."""
+        if _anonymous(key):
+            return ()
         try:
             saved = self._store.load(key)
         except StorageError as error:
@@ -45,7 +56,9 @@ class Memory:
         return saved.messages
 
     def keep(self, call_id: str, key: str, history: Sequence[Message]) -> None:
-        """Save the history, with the model's state as it is now."""
+        """Save the history, with the model's state as it is now; not of a caller who hides the number."""
+        if _anonymous(key):
+            return
         self._to_keep[call_id] = (key, tuple(history))
         self._model.snapshot(call_id)
 
@@ -77,6 +90,10 @@ class Memory:
     ) -> None:
         """Passed on."""
         self._model.generate(call_id, generation, messages, speculative=speculative)
+
+    def read_ahead(self, call_id: str, generation: int, messages: Sequence[Message]) -> None:
+        """Passed on."""
+        self._model.read_ahead(call_id, generation, messages)
 
     def promote(self, call_id: str, generation: int) -> None:
         """Passed on."""

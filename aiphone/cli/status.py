@@ -47,7 +47,7 @@ class StatusReport:
             "pjsua2": {"version": sip.version, "call_limit": sip.call_limit, "note": sip.note},
             "models": {
                 "whisper": {"file": phone.models.whisper_path.name, **phone.models.recogniser.status()},
-                "llm": {"file": phone.models.llama_path.name, **phone.models.model.status()},
+                "llm": {"file": phone.models.llm_name, **phone.models.model.status()},
                 "voice": {"name": phone.models.voice_name, **asdict(phone.models.synthesiser.status())},
             },
             "lines": [
@@ -80,6 +80,8 @@ class StatusReport:
                     "end_reason": record.end_reason,
                     "seconds": round((record.ended or now) - record.started, 1),
                     "turns": [{"total": turn.total, **turn.parts()} for turn in record.turns],
+                    # Of the same turns: what each stage took itself, and one after the other.
+                    "work": [{"floor": turn.own.floor, **asdict(turn.own)} for turn in record.turns],
                 }
                 for record in board.recent
             ],

@@ -19,7 +19,6 @@ from typing import Any, Protocol
 from aiphone.clock import Clock
 from aiphone.errors import AiphoneError, InferenceError
 from aiphone.events import Event, Stage, WorkFailed
-from aiphone.inference.gguf import read_header
 from aiphone.inference.llm_backend import Backend, BackendOptions
 from aiphone.inference.llm_scheduler import Limits, Scheduler
 from aiphone.inference.llm_work import SavedState, SessionSnapshot
@@ -64,6 +63,14 @@ class TextGenerator(Protocol):
         """Answer a conversation; ``messages`` is all of it, the system message first."""
         ...
 
+    def read_ahead(self, call_id: str, generation: int, messages: Sequence[Message]) -> None:
+        """Prepare for a request whose last message is still being said; ``messages`` is all that is known.
+
+        Costs other calls nothing, and nothing is ever posted for it. The next ``generate`` of the call uses what both
+        have in common; a ``cancel`` of this generation or a newer one stops it.
+        """
+        ...
+
     def promote(self, call_id: str, generation: int) -> None:
         """A speculative request counts from now on."""
         ...
@@ -103,7 +110,7 @@ class LanguageModel:
     ``make_backend``
         replaces llama.cpp, for tests.
 
-    The constructor checks the file's header and raises ``ModelError``; it is quick. ``start`` loads the model.
+    ``start`` loads the model, a file that ``models.resolve`` has looked at; the constructor is quick.
     """
 
     def __init__(
@@ -123,8 +130,6 @@ class LanguageModel:
         limits: Limits | None = None,
         make_backend: Callable[[Path, BackendOptions], Backend] | None = None,
     ) -> None:
-        if make_backend is None:
-            read_header(model_path)
         if kv_type not in ("f16", "q8_0"):
             raise InferenceError(f"The KV cache type '{kv_type}' is unknown: choose f16 or q8_0.")
         if kv_type != "f16" and flash_attn is False:
@@ -196,6 +201,11 @@ class LanguageModel:
             self._post(WorkFailed(call_id, generation, Stage.GENERATE, "the language model is not running"))
             return
         self._ask(request)
+
+    def read_ahead(self, call_id: str, generation: int, messages: Sequence[Message]) -> None:
+        """See ``TextGenerator``. Ignored while a reply of the call is under way."""
+        known = tuple(messages)
+        self._ask(lambda scheduler: scheduler.read_ahead(call_id, generation, known))
 
     def promote(self, call_id: str, generation: int) -> None:
         """See ``TextGenerator``."""
@@ -310,6 +320,7 @@ def _lower_priority() -> None:
     if sys.platform != "linux":
         return
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), usual + _NICENESS)
     except OSError as error:
         log.debug("The language model keeps its priority: %s", error)

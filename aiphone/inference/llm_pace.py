@@ -1,8 +1,12 @@
 """How much of a waiting prompt goes into the next batch.
 
 Reading a prompt and speaking share one batch, and the whole batch takes as long as its tokens cost. ``Pace`` learns
-that cost while it runs and answers with a number of prompt tokens that keeps the pause between two tokens of
-a generating call within the budget. It does no I/O and knows no clock: it is told what each decode cost.
+that cost, and how much it varies, while it runs, and answers with a number of prompt tokens that keeps the pause
+between two tokens of a generating call within the budget. It does no I/O and knows no clock: it is told what each
+decode cost.
+
+The estimate is the one that TCP's retransmission timer uses (RFC 6298): a moving average, and a moving average of the
+distance from it. On a quiet machine the second is next to nothing; on a busy one it keeps the bound.
 """
 
 from __future__ import annotations
@@ -15,8 +19,14 @@ _WEIGHT = 0.25
 
 _LEAST_COST = 1e-6
 
-_HEADROOM = 0.75
-"""Part of the budget that is planned for; the rest is for decodes that take longer than the average."""
+_HEADROOM = 0.9
+"""Part of the budget that is planned for."""
+
+_FIRST_CHUNK = 16
+"""Tokens of the very first decode, when nothing is known of this machine and model."""
+
+_DEVIATIONS = 2.0
+"""So many mean deviations above the average a decode is expected to cost while somebody speaks."""
 
 
 class Pace:
@@ -29,13 +39,14 @@ class Pace:
         self._budget = budget
         self._idle_budget = max(idle_budget, budget)
         self._n_batch = n_batch
-        self._read_cost = 0.002
+        self._read_cost = 0.0
+        self._read_deviation = 0.0
         self._step_cost = 0.010
 
     @property
     def read_cost(self) -> float:
-        """Seconds for one token of a prompt, as measured lately."""
-        return self._read_cost
+        """Seconds for one token of a prompt, as measured lately; a guess before the first measurement."""
+        return self._read_cost or 0.002
 
     @property
     def step_cost(self) -> float:
@@ -44,8 +55,12 @@ class Pace:
 
     def chunk(self, generating: int) -> int:
         """Most prompt tokens for the next decode, beside ``generating`` calls with a token each."""
-        budget = self._budget if generating else self._idle_budget
-        fits = int(_HEADROOM * budget / self._read_cost)
+        if not self._read_cost:
+            fits = _FIRST_CHUNK
+        elif generating:
+            fits = int(_HEADROOM * self._budget / (self._read_cost + _DEVIATIONS * self._read_deviation))
+        else:
+            fits = int(_HEADROOM * self._idle_budget / self._read_cost)
         return max(0, min(max(fits, _SMALLEST_CHUNK), self._n_batch - generating))
 
     def measured(self, generating: int, reading: int, seconds: float) -> None:
@@ -54,6 +69,11 @@ class Pace:
             self._step_cost += _WEIGHT * (seconds - self._step_cost)
             return
         # In a mixed batch the cost is shared out alike; a small one says little about a token's own cost.
-        if reading >= _SMALLEST_CHUNK:
-            cost = seconds / (generating + reading)
-            self._read_cost = max(self._read_cost + _WEIGHT * (cost - self._read_cost), _LEAST_COST)
+        if reading < _SMALLEST_CHUNK:
+            return
+        cost = max(seconds / (generating + reading), _LEAST_COST)
+        if not self._read_cost:
+            self._read_cost = cost
+            return
+        self._read_deviation += _WEIGHT * (abs(cost - self._read_cost) - self._read_deviation)
+        self._read_cost += _WEIGHT * (cost - self._read_cost)

@@ -1,8 +1,8 @@
 """Who gets a sequence and cells, and who gives them up.
 
-Giving up, in this order: templates no open call uses, caches of idle calls (least recently used first), templates in
-use, speculative requests (latest first). Everything given up is read again when it is needed, so the price is time,
-never words. A speculative request takes only what is free.
+Giving up, in this order: what is being read ahead, templates no open call uses, caches of idle calls (least recently
+used first), templates in use, speculative requests (latest first). Everything given up is read again when it is needed,
+so the price is time, never words. A speculative request takes only what is free.
 
 Thread rule: language model thread only.
 """
@@ -215,7 +215,9 @@ class Room:
     # ------------------------------------------------------------------ giving up
 
     def _give_up_unneeded(self, keep: Call) -> bool:
-        """What nobody is working with: unused templates, then idle calls' caches."""
+        """What nobody waits for: what is read ahead, unused templates, then idle calls' caches."""
+        if self._give_up_reading_ahead(keep):
+            return True
         unused = [t for t in self.templates if t.seq is not None and t.users <= 0]
         if unused:
             self._give_up_template(min(unused, key=lambda template: template.used_at))
@@ -225,6 +227,17 @@ class Room:
             self.preempt(min(idle, key=lambda call: call.used_at))
             return True
         return False
+
+    def _give_up_reading_ahead(self, keep: Call) -> bool:
+        """Stop reading ahead for the latest such call and forget what was read; the conversation itself stays."""
+        ahead = [c for c in self.calls.values() if c is not keep and c.job is not None and c.job.ahead]
+        if not ahead:
+            return False
+        latest = max(ahead, key=lambda call: call.job.arrived if call.job else 0.0)
+        job, latest.job = latest.job, None
+        if latest.seq is not None and job is not None and job.admitted:
+            self.pool.rewind(latest.seq, job.cached_tokens or 0)
+        return True
 
     def _give_up_one(self, keep: Call) -> bool:
         """Free something for a request that counts; False when there is nothing left to take."""

@@ -21,7 +21,6 @@ Thread rule: language model thread only; ``LanguageModel`` is the thread-safe fa
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from aiphone.events import Event, ReplyEnded, ReplyText, Stage, WorkFailed
 from aiphone.inference.chat import ChatFormat, choose_format
 from aiphone.inference.llm_backend import Backend, Entry
 from aiphone.inference.llm_pace import Pace
+from aiphone.inference.llm_prompt import Prompts
 from aiphone.inference.llm_room import Room
 from aiphone.inference.llm_slots import KvSequence, common_prefix
 from aiphone.inference.llm_work import Call, Job, SavedState, SessionSnapshot, Template
@@ -45,10 +45,6 @@ _NO_SLOT = 1
 
 _SMALLEST_TEMPLATE = 8
 """Prefixes shorter than this are read again rather than kept."""
-
-_KEEP = 0.6
-"""When history must be dropped, down to this part of the share: dropping a little each turn would mean reading most of
-the conversation each turn."""
 
 _KV_WORTH = 32
 """A saved conversation of fewer tokens is read again as fast as its state is loaded."""
@@ -97,6 +93,7 @@ class Scheduler:
             lambda messages, add: backend.apply_template(backend.chat_template or "", messages, add_assistant=add),
             backend.control_texts(),
         )
+        self._prompts = Prompts(backend, self._format, self._share)
         self._room = Room(backend, self._share, limits.max_templates)
         self._pace = Pace(limits.gap_budget, limits.idle_budget, backend.n_batch)
         self._generated = 0
@@ -111,7 +108,7 @@ class Scheduler:
             self.close_call(call_id)
         template = None
         try:
-            prefix = self._persona_prefix(persona)
+            prefix = self._prompts.persona_prefix(persona)
         except InferenceError as error:  # the same will be said, with a turn to say it in, when it generates
             log.warning("%s: %s", call_id, error)
             prefix = []
@@ -122,14 +119,6 @@ class Scheduler:
         self._room.calls[call_id] = call
         if restore is not None:
             self._restore(call, restore)
-
-    def _persona_prefix(self, persona: Persona) -> list[int]:
-        """What all prompts of this persona begin with: the common part of two of them."""
-        system = persona.system_message()
-        one, other = (
-            self._backend.tokenize(self._format.render([system, Message("user", text)], persona)) for text in ("A", "9")
-        )
-        return one[: common_prefix(one, other)]
 
     def _restore(self, call: Call, saved: SavedState) -> None:
         if saved.fingerprint != self._backend.fingerprint:
@@ -157,8 +146,9 @@ class Scheduler:
         if call is None:
             self._fail(call_id, generation, f"the call {call_id} is not open in the language model")
             return
+        moved = self._moved(call)
         self._end_job(call)
-        waiting = self._waiting()
+        waiting = [other for other in self._waiting() if other.job is not None and not other.job.ahead]
         if len(waiting) >= self._limits.max_queue:
             victim = next((c for c in reversed(waiting) if c.job and c.job.speculative), None)
             if speculative or victim is None:
@@ -167,7 +157,7 @@ class Scheduler:
             self._fail_job(victim, f"{len(waiting)} requests are waiting already")
         try:
             before = call.dropped
-            tokens = self._fit(call, messages)
+            tokens = self._prompts.fit(call, messages)
             sampler = self._backend.new_sampler(call.persona.sampling, grammar)
         except InferenceError as error:
             self._fail(call_id, generation, str(error))
@@ -183,41 +173,53 @@ class Scheduler:
             max_tokens=max(1, call.persona.sampling.max_tokens),
             arrived=now,
             waiting_since=now,
-            history_dropped=call.dropped > before,
+            history_dropped=moved or call.dropped > before,
         )
 
-    def _fit(self, call: Call, messages: Sequence[Message]) -> list[int]:
-        """Tokens of the prompt, with the oldest turns left out where the conversation has outgrown its share."""
-        turns = list(messages)
-        system = list(itertools.takewhile(lambda message: message.role == "system", turns))
-        turns = turns[len(system) :]
-        room = self._share - min(call.persona.sampling.max_tokens, self._share // 4)
-        if call.dropped >= len(turns):
-            call.dropped = 0
+    def read_ahead(self, call_id: str, generation: int, messages: Sequence[Message]) -> None:
+        """Read what is known of a conversation whose last message goes on, while there is nothing better to do.
 
-        def tokens() -> list[int]:
-            return self._backend.tokenize(self._format.render([*system, *turns[call.dropped :]], call.persona))
+        Nothing is posted. Ignored while a reply of the call is under way, and by models whose cache cannot be cut: for
+        them a wrong guess would cost more than a right one saves.
+        """
+        call = self._room.calls.get(call_id)
+        if call is None or not self._backend.can_cut or (call.job is not None and not call.job.ahead):
+            return
+        moved = self._moved(call)
+        self._end_job(call)
+        before = call.dropped
+        try:
+            tokens = self._prompts.unfinished(call, messages)
+        except InferenceError as error:  # the request itself will say so
+            log.debug("%s: not read ahead: %s", call_id, error)
+            return
+        if call.seq is not None and common_prefix(call.seq.tokens, tokens) == len(tokens):
+            return
+        if call.seq is None and call.template is not None and len(tokens) <= len(call.template.tokens):
+            return
+        now = self._clock.now()
+        call.job = Job(
+            generation=generation,
+            tokens=tokens,
+            prompt_tokens=len(tokens),
+            speculative=True,
+            sampler=None,
+            assembler=ReplyAssembler(),
+            max_tokens=0,
+            arrived=now,
+            waiting_since=now,
+            history_dropped=moved or call.dropped > before,
+        )
 
-        prompt = tokens()
-        if len(prompt) <= room:
-            return prompt
-        while call.dropped < len(turns) - 1 and len(prompt) > room * _KEEP:
-            call.dropped += 1
-            while call.dropped < len(turns) - 1 and turns[call.dropped].role != "user":
-                call.dropped += 1
-            prompt = tokens()
-        if len(prompt) > room:
-            raise InferenceError(
-                f"The persona and the last message take {len(prompt)} tokens and the conversation has room for {room}: "
-                "shorten the persona's prompt, or raise the context of a call."
-            )
-        log.info("%s: the %d oldest messages no longer fit and are left out.", call.call_id, call.dropped)
-        return prompt
+    @staticmethod
+    def _moved(call: Call) -> bool:
+        """Turns were left out for a request that never came to the cache: it still is as it was before."""
+        return call.job is not None and not call.job.admitted and call.job.history_dropped
 
     def promote(self, call_id: str, generation: int) -> None:
         """A speculative request turned out to be right: from now on it counts like any other."""
         call = self._room.calls.get(call_id)
-        if call is not None and call.job is not None and call.job.generation == generation:
+        if call is not None and call.job is not None and call.job.generation == generation and not call.job.ahead:
             call.job.speculative = False
             call.job.waiting_since = self._clock.now()
 
@@ -279,6 +281,8 @@ class Scheduler:
         now = self._clock.now()
         for call in self._waiting():
             job = call.job
+            if job is not None and self._room.waits_for_template(call, job):
+                job.waiting_since = now  # it is being read for, and its wait for room has not begun
             if job is None or job.speculative or job.produced or now - job.waiting_since <= self._limits.max_wait:
                 continue
             self._fail_job(call, f"no room in the language model for {now - job.waiting_since:.0f} s")
@@ -288,12 +292,12 @@ class Scheduler:
         waiting = [call for call in self._room.calls.values() if call.job is not None and not call.job.admitted]
         return sorted(waiting, key=self._urgency)
 
-    def _urgency(self, call: Call) -> tuple[bool, float]:
+    def _urgency(self, call: Call) -> tuple[bool, bool, float]:
         job = call.job
         if job is None:
-            return (True, 0.0)
+            return (True, True, 0.0)
         missing = call.missing if job.admitted else len(job.tokens)
-        return (job.speculative, job.arrived + missing * self._pace.read_cost)
+        return (job.ahead, job.speculative, job.arrived + missing * self._pace.read_cost)
 
     def _admit(self) -> None:
         deferred = False
@@ -308,6 +312,8 @@ class Scheduler:
                 if self._room.waits_for_template(call, job):
                     continue
             if not self._room.admit(call, job):
+                if job.ahead:  # no room for it now; it is not worth waiting for
+                    self._end_job(call)
                 deferred = deferred or not job.speculative
                 if deferred:
                     break  # nobody overtakes a request that waits for room
@@ -321,7 +327,7 @@ class Scheduler:
         entries: list[Entry] = []
         working = [call for call in self._room.calls.values() if call.job is not None and call.job.admitted]
         working.sort(key=self._urgency)
-        speaking = [call for call in working if call.missing == 1]
+        speaking = [call for call in working if call.missing == 1 and call.job is not None and not call.job.ahead]
         counts = [call for call in speaking if call.job is not None and not call.job.speculative]
         if counts and self._pace.step_cost > self._limits.gap_budget:
             speaking = counts  # guesses wait while those who speak can hardly keep up
@@ -335,17 +341,23 @@ class Scheduler:
                 break
             missing = template.missing if template is not None else reader.missing if reader is not None else 0
             take = min(left, missing)
+            if reader is not None and reader.job is not None and reader.job.ahead:
+                # Whoever asks next must not wait longer for this decode than for a word of somebody else.
+                take = min(take, self._pace.chunk(max(generating, 1)))
             self._add(parts, entries, reader, template, take)
             left -= take
         return parts, entries, generating
 
     def _readers(self, working: Sequence[Call]) -> list[tuple[Call | None, Template | None]]:
-        """Who still has to read, in order: templates that a request waits for, requests, guesses, other templates."""
+        """Who still has to read, in order: templates that a request waits for, requests, guesses, other templates, and
+        what is read ahead."""
         unread = [template for template in self._room.templates if template.seq is not None and template.missing > 0]
         wanted = {id(call.template) for call in self._waiting() if call.template is not None}
         order: list[tuple[Call | None, Template | None]] = [(None, t) for t in unread if id(t) in wanted]
-        order += [(call, None) for call in working if call.missing > 1]
+        ahead = [call for call in working if call.job is not None and call.job.ahead]
+        order += [(call, None) for call in working if call.missing > 1 and call not in ahead]
         order += [(None, t) for t in unread if id(t) not in wanted]
+        order += [(call, None) for call in ahead]
         return order
 
     def _add(
@@ -359,7 +371,7 @@ class Scheduler:
         if template is not None:
             seq, wanted, tokens = template.seq, False, template.tokens
         elif call is not None and call.job is not None:
-            seq, wanted, tokens = call.seq, take == call.missing, call.job.tokens
+            seq, wanted, tokens = call.seq, take == call.missing and not call.job.ahead, call.job.tokens
         else:
             return
         if seq is None or take <= 0:
@@ -373,7 +385,9 @@ class Scheduler:
     def _decoded(self, part: _Part, entry: Entry, index: int) -> None:
         self._room.pool.extend(part.seq, entry.tokens, template=part.template is not None)
         call = part.call
-        if not entry.logits or call is None or call.job is None:
+        if call is not None and call.job is not None and call.job.ahead and call.missing == 0:
+            self._end_job(call)
+        if not entry.logits or call is None or call.job is None or call.job.sampler is None:
             return
         token = self._backend.sample(call.job.sampler, index)
         if token is None:
@@ -423,15 +437,17 @@ class Scheduler:
 
     def _end_job(self, call: Call) -> None:
         if call.job is not None:
-            call.job.sampler.close()
+            if call.job.sampler is not None:
+                call.job.sampler.close()
             call.job = None
             call.used_at = self._clock.now()
 
     def _fail_job(self, call: Call, reason: str) -> None:
         if call.job is not None:
-            generation = call.job.generation
+            job = call.job
             self._end_job(call)
-            self._fail(call.call_id, generation, reason)
+            if not job.ahead:
+                self._fail(call.call_id, job.generation, reason)
 
     def _fail(self, call_id: str, generation: int, reason: str) -> None:
         log.warning("%s: reply %d failed: %s", call_id, generation, reason)
@@ -489,16 +505,20 @@ class Scheduler:
     def status(self) -> dict[str, object]:
         """Figures for the status page."""
         calls = self._room.calls.values()
-        working = [call for call in calls if call.job is not None and call.job.admitted]
+        replies = [call for call in calls if call.job is not None and not call.job.ahead]
+        waiting = [call.job.waiting_since for call in replies if call.job is not None and not call.job.admitted]
         return {
             "model": self._backend.description,
             "n_ctx": self._backend.n_ctx,
             "n_ctx_per_call": self._share,
             "cells_used": self._room.pool.cells,
             "calls": len(self._room.calls),
-            "working": len(working),
-            "queue": sum(1 for call in calls if call.job is not None and not call.job.admitted),
+            "working": len(replies) - len(waiting),
+            "queue": len(waiting),
+            "queue_seconds": round(self._clock.now() - min(waiting), 2) if waiting else 0.0,
+            "reading_ahead": sum(1 for call in calls if call.job is not None and call.job.ahead),
             "sequences_free": self._room.pool.free_sequences,
+            "templates_unread": sum(template.missing for template in self._room.templates if template.users > 0),
             "templates": sum(1 for template in self._room.templates if template.seq is not None),
             "tokens_per_second": round(self._rate, 1),
             "read_tokens_per_second": round(1 / self._pace.read_cost, 1),

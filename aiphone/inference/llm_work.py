@@ -60,7 +60,8 @@ class Job:
     tokens: list[int]
     prompt_tokens: int
     speculative: bool
-    sampler: Sampler
+    sampler: Sampler | None
+    """None when nothing is to be said: the prompt is only read ahead."""
     assembler: ReplyAssembler
     max_tokens: int
     arrived: float
@@ -71,6 +72,11 @@ class Job:
     cached_tokens: int | None = None
     produced: int = 0
     first_at: float | None = None
+
+    @property
+    def ahead(self) -> bool:
+        """Whether this only reads ahead."""
+        return self.sampler is None
 
 
 @dataclass(slots=True, eq=False)

@@ -177,6 +177,10 @@ class SessionStore:
                 f"The session file {self.path} has format {version}, newer than this version's {FORMAT}: "
                 "update this program or give another name with --session."
             )
+        # A file that lost its end may pass the check below and fail when that end is read.
+        pages, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        if self.path.stat().st_size < pages * size:
+            raise sqlite3.DatabaseError("its end is missing")
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)

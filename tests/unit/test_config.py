@@ -76,6 +76,8 @@ def test_a_file_gives_values_and_lines(tmp_path: Path) -> None:
         ("[[lines]]\nclient_id = 'a'\nusername = 'b'\nserver_ip = 'c'\ntransport = 'sctp'", "udp, tcp or tls"),
         ("[[lines]]\nclient_id = 'a'\nusername = 'b'\nserver_ip = 'c'\nserver_port = 0", "1 to 65535"),
         ("[[lines]]\nclient_id = 'a'\nusername = 'b'\nserver_ip = 'c'\n" * 2, "give each its own"),
+        ("[[lines]]\nclient_id = 'a'\nusername = 'b'\nserver_ip = 'c'\nallow = '+49*'", "takes texts in brackets"),
+        ("[[lines]]\nclient_id = 'a'\nusername = 'b'\nserver_ip = 'c'\nanswer_after = 'x'", "takes a number"),
     ],
 )
 def test_a_wrong_file_gets_one_sentence_that_names_it(tmp_path: Path, text: str, sentence: str) -> None:

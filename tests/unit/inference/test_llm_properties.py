@@ -69,7 +69,7 @@ class Calls(RuleBasedStateMachine):
     def give_up(self, call):
         """What runs for this call is dropped without a word."""
         job = self.room.calls[call].job if call in self.room.calls else None
-        if job is not None:
+        if job is not None and not job.ahead:
             self.dropped.add((call, job.generation))
 
     @rule(
@@ -94,6 +94,15 @@ class Calls(RuleBasedStateMachine):
         if job is not None and job.generation == self.generation:
             self.prompts[call, self.generation] = (list(job.tokens), job.max_tokens)
         self.work(steps)
+
+    @rule(call=st.sampled_from(CALLS), words=WORDS, steps=st.sampled_from([0, 1, 3, 20]))
+    def hear(self, call, words, steps):
+        """Part of what a caller is saying; nothing may come of it but speed."""
+        if call in self.messages:
+            talk = self.messages[call]
+            known = talk if talk[-1].role == "user" else [*talk, Message("user", words)]
+            self.scheduler.read_ahead(call, self.generation + 1, known)
+            self.work(steps)
 
     @rule(calls=st.lists(st.sampled_from(CALLS), min_size=2, max_size=5), words=WORDS, steps=st.integers(0, 60))
     def rush(self, calls, words, steps):
@@ -173,7 +182,9 @@ class Calls(RuleBasedStateMachine):
         for seq in held:
             assert self.model.held(seq.seq_id) == seq.tokens
         assert self.room.pool.cells == len(self.model.cells) <= self.model.n_ctx
-        assert len(self.model.samplers) == sum(1 for call in self.room.calls.values() if call.job)
+        assert len(self.model.samplers) == sum(
+            1 for call in self.room.calls.values() if call.job and not call.job.ahead
+        )
 
     @invariant()
     def replies_are_what_the_model_says_alone(self):

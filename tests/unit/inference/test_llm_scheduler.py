@@ -332,6 +332,7 @@ def test_who_waits_too_long_is_told():
     desk = Desk(Limits(n_ctx_per_call=200, max_wait=3.0), n_ctx=200)
     desk.open("a")
     desk.open("b")
+    desk.run()
     desk.ask("a", "a" * 80)
     desk.step()
     desk.ask("b", "b" * 80)
@@ -341,6 +342,17 @@ def test_who_waits_too_long_is_told():
     assert "no room" in desk.failed("b")[0]
     desk.run()
     assert desk.ended("a") is not None
+
+
+def test_who_waits_for_a_template_that_is_being_read_does_not_wait_for_room():
+    desk = Desk(Limits(n_ctx_per_call=800, max_wait=1.0), n_batch=8)
+    desk.open("a")
+    desk.ask("a", "hi")
+    desk.step()
+    desk.model.clock.advance(4.0)
+    desk.run()
+    assert not desk.failed("a")
+    assert desk.ended("a")
 
 
 def test_a_full_queue_refuses_and_guesses_go_first():
