@@ -17,7 +17,7 @@ NATIVE_SOURCES := setup.py $(shell find ext -name '*.pyx' -o -name '*.pxd' -o -n
 PJSUA2_SOURCES := tools/build_pjsua2.py tools/pjproject_source.py tools/pjsua2_config_site.h
 
 .DEFAULT_GOAL := help
-.PHONY: run test venv test-venv bench pjsua2 models lint type clean help
+.PHONY: run test test-sip venv test-venv bench pjsua2 models lint type clean help
 .DELETE_ON_ERROR:
 
 run: venv  ## everything, then the server; flags by ARGS="-hp 9000"
@@ -32,6 +32,11 @@ test: test-venv $(STAMPS)/extensions  ## environment, style, types, the whole te
 	$(BIN)/mypy || failed="$$failed types"; \
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || failed="$$failed tests"; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+# SIP behaviours only, the slow ones too; the result is a document.
+test-sip: test-venv $(STAMPS)/extensions  ## every SIP behaviour, and the table in docs/sip-conformance.md
+	AIPHONE_SIP_ALL=1 AIPHONE_SIP_TABLE=docs/sip-conformance.md \
+		$(BIN)/python -m pytest tests/integration/test_sip_*.py tests/integration/test_outgoing_call.py $(ARGS)
 
 test-venv: venv $(STAMPS)/test-system $(STAMPS)/test-packages
 

@@ -86,7 +86,6 @@ class Ear:
             post=self._answers.put,
             clock=SystemClock(),
             threads=1,  # with two, a busy machine makes them wait for each other for seconds
-            max_states=1,
         )
         self._number = 0
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server_process import CAPITAL, Server, in_loop, run_command, spoken, transcribed, write_script
+from callers import GREETING, answer, greeted, heard
+from server_process import CAPITAL, Server, in_loop, spoken
 
-from aiphone.caller import Caller, OutgoingCall, Reply, RtpOptions, Scenario
+from aiphone.caller import Caller, OutgoingCall, RtpOptions, Scenario
 
 pytestmark = pytest.mark.integration
 
-GREETING = "Good morning."
 STORY = "Tell me a long story about a dragon."
 """Half a minute of answer."""
-THANKS = "Thank you very much."
 RTP_TIMEOUT = 2
 
 
@@ -30,28 +28,13 @@ def transcript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(transcript: Path) -> Iterator[Server]:
     flags = ("--greeting", GREETING, "-f", str(transcript), "--rtp-timeout", str(RTP_TIMEOUT), "--log-level", "debug")
+    flags += ("--filler", "")  # on a busy machine it would be taken for the answer
     for text in (CAPITAL, STORY):
         spoken(text)  # before a call waits for it
     with Server(*flags) as server:
         yield server
         assert server.stop() == 0
         assert "Traceback" not in server.log
-
-
-async def greeted(caller: Caller, server: Server) -> tuple[OutgoingCall, Reply]:
-    """A call whose greeting is over."""
-    call = await caller.call(server.sip_uri)
-    return call, await call.wait_reply(after=call.ack_at, silence=0.5)
-
-
-async def answer(call: OutgoingCall, question: str) -> Reply:
-    await call.play(spoken(question))
-    return await call.wait_reply(timeout=40)
-
-
-def heard(call: OutgoingCall, reply: Reply) -> str:
-    """The words of a reply: with the quiet around it, since the last sound of "Paris" is below any threshold."""
-    return transcribed(call.recording().between(reply.first_voiced_at - 0.3, reply.ended_at))
 
 
 def words_of(server: Server, transcript: Path, user: str) -> tuple[str, str]:
@@ -173,7 +156,7 @@ def test_hanging_up_in_the_middle_of_an_answer_frees_everything(server: Server) 
     after = server.wait_idle()
     assert after["models"]["llm"]["sequences_free"] == before["models"]["llm"]["sequences_free"]
     assert after["models"]["llm"]["working"] == 0
-    assert after["models"]["whisper"]["states"] <= before["models"]["whisper"]["states"] + 1
+    assert after["models"]["whisper"]["states"] <= 5  # one for each kind of context, however many calls
 
 
 # ------------------------------------------------------------------ the line
@@ -234,107 +217,3 @@ def test_a_stream_that_pauses_is_heard_again(server: Server) -> None:
             return heard(call, reply)
 
     assert "paris" in in_loop(converse())
-
-
-# ------------------------------------------------------------------ memory
-
-
-def test_a_caller_is_remembered_in_the_next_call_and_after_a_restart(tmp_path: Path) -> None:
-    session = tmp_path / "session"
-    flags = ("--greeting", GREETING, "--session", str(session), "--reply-tokens", "16", "--log-level", "debug")
-
-    async def converse(server: Server, user: str, question: str) -> None:
-        async with Caller(user=user) as caller:
-            call, _ = await greeted(caller, server)
-            await answer(call, question)
-            await call.hangup()
-
-    def last_prompt(server: Server, user: str) -> str:
-        (call_id, *_) = [c["call_id"] for c in server.status()["recent_calls"][::-1] if f":{user}@" in c["caller"]]
-        return [line for line in server.log.splitlines() if f" {call_id}: prompt [" in line][-1]
-
-    async def both(server: Server) -> None:
-        await asyncio.gather(converse(server, "karl", THANKS), converse(server, "lisa", THANKS))
-
-    with Server(*flags) as server:
-        in_loop(converse(server, "karl", CAPITAL))
-        server.wait_idle()
-        in_loop(both(server))
-        server.wait_idle()
-        assert "capital of France" in last_prompt(server, "karl")
-        assert "Paris" in last_prompt(server, "karl")
-        assert "capital of France" not in last_prompt(server, "lisa")
-        assert server.stop() == 0
-        assert "Traceback" not in server.log
-    listed = run_command("sessions", "list", "--session", str(session))
-    assert listed.returncode == 0
-    assert "karl@127.0.0.1 " in listed.stdout
-    assert "lisa@127.0.0.1 " in listed.stdout
-
-    with Server(*flags) as server:
-        in_loop(converse(server, "karl", THANKS))
-        server.wait_idle()
-        assert "capital of France" in last_prompt(server, "karl")
-        assert server.stop() == 0
-
-
-# ------------------------------------------------------------------ another voice, and the doctor
-
-
-def test_a_speech_command_that_hangs_or_fails_is_replaced_by_the_voice_behind_it(
-    tmp_path: Path, needs_espeak: str
-) -> None:
-    command = write_script(
-        tmp_path / "speak",
-        f'if [ -e "{tmp_path}/hang" ]; then sleep 60; fi\n'
-        f'if [ -e "{tmp_path}/fail" ]; then echo "no voice today" >&2; exit 3; fi\n'
-        f"exec {needs_espeak} --stdin --stdout\n",
-    )
-
-    async def converse(server: Server) -> str:
-        async with Caller() as caller:
-            call, _ = await greeted(caller, server)
-            reply = await answer(call, CAPITAL)
-            await call.hangup()
-            return heard(call, reply)
-
-    with Server("--greeting", GREETING, "-s", str(command)) as server:
-        (tmp_path / "hang").touch()
-        assert "paris" in in_loop(converse(server))
-        server.wait_log(r"speech command .*speak' did not finish within 10 s and was stopped", 1)
-        (tmp_path / "hang").unlink()
-        (tmp_path / "fail").touch()
-        in_loop(converse(server))
-        server.wait_idle()
-        voice = server.status()["models"]["voice"]["voices"][0]
-        assert voice["failures"] >= 1
-        began = time.monotonic()
-        assert server.stop() == 0
-        assert time.monotonic() - began < 10
-        assert "Traceback" not in server.log
-
-
-@pytest.fixture
-def needs_espeak(needs) -> str:  # type: ignore[no-untyped-def]
-    return str(needs("espeak-ng", "espeak-ng"))
-
-
-def test_the_doctor_calls_itself_and_says_that_all_is_well() -> None:
-    done = run_command("doctor", "-hp", "0", "--sip-port", "0", timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "All is well." in done.stdout
-    for line in (
-        "extensions",
-        "whisper model",
-        "language model",
-        "voice",
-        "pjsua2",
-        "INVITE to 200 OK",
-        "wire to wire",
-    ):
-        assert re.search(rf"^  ok +{line} ", done.stdout, re.MULTILINE), line
-    assert re.search(r"it heard +What is the capital of France\?", done.stdout)
-    assert re.search(r"it answered .*Paris", done.stdout)
-    for part in ("patience", "transcript", "first token", "first phrase", "first audio", "playout", "sum"):
-        assert re.search(rf"^ +{part} +\d+ ms$", done.stdout, re.MULTILINE), part
-    assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -119,6 +120,17 @@ def test_one_calls_long_sentence_does_not_delay_anothers_first_word(voice: Piper
     order = [(event.call_id, event.phrase) for event in events if isinstance(event, SpeechChunk)]
     assert order.index(("c2", 0)) <= 1
     assert order[-1] == ("c1", 1)
+
+
+def test_a_voice_whose_files_are_gone_speaks_on(tmp_path: Path) -> None:
+    for source in (MODEL, Path(f"{MODEL}.json")):
+        shutil.copyfile(source, tmp_path / source.name)
+    copy = PiperVoice(tmp_path / MODEL.name, threads=1, noise=False)
+    for path in tmp_path.iterdir():
+        with path.open("r+b") as file:
+            file.truncate(100)
+        path.unlink()
+    assert sum(len(piece.pcm) for piece in copy.synthesise("Sure.")) > 3000
 
 
 def test_files_that_are_no_voice(tmp_path: Path) -> None:
