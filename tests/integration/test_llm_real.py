@@ -243,7 +243,7 @@ def test_a_damaged_state_is_read_again(backend):
 def test_history_is_shifted_when_the_share_is_full(backend):
     with Desk(backend) as desk:
         desk.scheduler._share = 300
-        desk.scheduler._room._share = 300
+        desk.scheduler._room._share = desk.scheduler._prompts.share = 300
         desk.scheduler.open("c", PERSONA, None, None)
         said, cached = [], []
         for number, topic in enumerate(TOPICS):
