@@ -1,7 +1,7 @@
 """Whisper states, lent for one transcription at a time.
 
 A state is 20 to 60 MB and 10 to 20 ms to make, and carries nothing from one transcription to the next. So there are
-no more of them than transcriptions that run at once, however many calls there are.
+no more of them than transcriptions that run at once, however many calls there are, and few are kept for the next.
 
 A context that leaves padding behind its keys and values has states to itself: with flash attention whisper.cpp
 attends to what is in the padding (see ``FLASH_QUANTUM`` in ``stt_guard``), and only a state that never held anything
@@ -19,6 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from aiphone.inference.whisper_cpp import Aborted, DecodeParams, Segment
+
+KEPT = 2
+"""States that wait for the next transcription, the latest used: a call alternates between the context of its partial
+transcripts and that of the whole turn."""
 
 
 class StatePort(Protocol):
@@ -52,7 +56,8 @@ class StatePool:
         share their states."""
         self._make = make
         self._quantum = quantum
-        self._free: dict[int, list[StatePort]] = {}
+        self._free: list[tuple[int, StatePort]] = []
+        """The latest used last."""
         self._lent = 0
         self._lock = threading.Lock()
 
@@ -64,8 +69,10 @@ class StatePool:
         """
         kind = -1 if context == 0 else context if context % self._quantum else 0
         with self._lock:
-            free = self._free.setdefault(kind, [])
-            state = free.pop() if free else None
+            waiting = next((entry for entry in reversed(self._free) if entry[0] == kind), None)
+            if waiting is not None:
+                self._free.remove(waiting)
+            state = waiting[1] if waiting is not None else None
             self._lent += 1
         try:
             if state is None:
@@ -85,15 +92,19 @@ class StatePool:
                 self._lent -= 1
 
     def _keep(self, state: StatePort | None, kind: int) -> None:
-        if state is not None:
-            with self._lock:
-                self._free[kind].append(state)
+        if state is None:
+            return
+        with self._lock:
+            self._free.append((kind, state))
+            old = self._free.pop(0)[1] if len(self._free) > KEPT else None
+        if old is not None:
+            old.close()
 
     @property
     def free(self) -> int:
         """States that wait to be lent."""
         with self._lock:
-            return sum(len(states) for states in self._free.values())
+            return len(self._free)
 
     @property
     def lent(self) -> int:
@@ -103,7 +114,6 @@ class StatePool:
     def close(self) -> None:
         """Free them; none may be in use."""
         with self._lock:
-            for states in self._free.values():
-                for state in states:
-                    state.close()
-                states.clear()
+            for _, state in self._free:
+                state.close()
+            self._free.clear()

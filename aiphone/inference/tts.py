@@ -28,6 +28,7 @@ import numpy as np
 from aiphone.clock import Clock
 from aiphone.errors import SpeechError
 from aiphone.events import Event, Pcm, SpeechChunk, Stage, WorkFailed
+from aiphone.inference.allocator import return_freed_memory
 from aiphone.inference.phrase_cache import PhraseCache
 from aiphone.inference.priority import lower_priority
 from aiphone.inference.voice import Piece, Voice, always
@@ -262,6 +263,8 @@ class SpeechSynthesiser:
                     queue.jobs.popleft()
                 if queue.jobs:
                     self._change.notify()
+            if finished:
+                return_freed_memory()
 
     def _next(self) -> tuple[_Queue, _Job] | None:
         """Who is served next; the queue is marked busy. The lock is held."""

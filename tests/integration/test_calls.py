@@ -12,6 +12,7 @@ from callers import GREETING, answer, greeted, heard
 from server_process import CAPITAL, Server, in_loop, spoken
 
 from aiphone.caller import Caller, OutgoingCall, RtpOptions, Scenario
+from aiphone.inference.stt_states import KEPT
 
 pytestmark = pytest.mark.integration
 
@@ -156,7 +157,7 @@ def test_hanging_up_in_the_middle_of_an_answer_frees_everything(server: Server) 
     after = server.wait_idle()
     assert after["models"]["llm"]["sequences_free"] == before["models"]["llm"]["sequences_free"]
     assert after["models"]["llm"]["working"] == 0
-    assert after["models"]["whisper"]["states"] <= 5  # one for each kind of context, however many calls
+    assert after["models"]["whisper"]["states"] <= KEPT  # however many calls
 
 
 # ------------------------------------------------------------------ the line
