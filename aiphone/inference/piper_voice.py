@@ -43,7 +43,7 @@ _FLOW_MARGIN = 32  # frames on each side
 _DECODER_MARGIN = 16
 _FIRST_FRAMES = 32  # 0.37 s at 22,050 Hz: longer than the time to compute the next piece
 _GROWTH = 4
-_MOST_FRAMES = 512  # bounds how long one piece keeps a worker from others
+_MOST_FRAMES = 128  # bounds how long one piece keeps a worker from others, and its memory: 0.6 MB a frame
 
 _LEVEL_DBFS = -22.0
 """RMS of speech that a voice is set to. Telephone speech is sent at about -20 dBm0 on average (ITU-T P.56)."""
