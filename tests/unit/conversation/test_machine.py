@@ -75,6 +75,7 @@ def test_work_of_an_older_generation_is_dropped() -> None:
         ev.Transcribed(CALL, stale, "stale", 0.1, 0.0),
         ev.PartialTranscript(CALL, stale, "stale", "stale", 0.1),
         ev.TurnEndEstimated(CALL, stale, 1.0, 0.1),
+        ev.TurnEndByWords(CALL, stale, 1.0),
         ev.ReplyText(CALL, stale, "stale", 0.1),
         ev.SpeechChunk(CALL, stale, 0, PCM, True, 0.1),
         ev.WorkFailed(CALL, stale, ev.Stage.GENERATE, "stale"),
@@ -199,6 +200,7 @@ steps = st.one_of(
     ),
     st.tuples(st.just("keys"), st.just(0.0), st.sampled_from(["1", "4 2 #", "5 5 5"])),
     st.tuples(st.just("turn_end"), st.floats(-1.0, 1.0), st.just("")),
+    st.tuples(st.just("by_words"), st.floats(-1.0, 1.0), st.just("")),
     st.tuples(st.just("wait"), st.floats(0.0, 8.0), st.just("")),
     st.tuples(st.just("fail"), st.just(0.0), st.sampled_from(["", "transcribe", "generate", "speak"])),
     st.tuples(st.just("slow"), st.floats(0.0, 4.0), st.sampled_from(["transcribe", "first_token", "speak"])),
@@ -218,9 +220,9 @@ def test_random_conversations_keep_the_rules(script: list[tuple[str, float, str]
             now += amount + 0.3
         elif kind == "keys":
             simulator.keys(now, what)
-        elif kind == "turn_end":
+        elif kind in ("turn_end", "by_words"):
             simulator.run(now)
-            simulator.stages.turn_end = amount
+            setattr(simulator.stages, kind, amount)
         elif kind == "wait":
             now += amount
         elif kind == "fail":
@@ -241,6 +243,10 @@ def test_random_conversations_keep_the_rules(script: list[tuple[str, float, str]
     spoken = [text for text in whole if not any(phrase.startswith(text) for phrase in own)]
     kept = [message.content for message in simulator.conversation.history if message.role == "assistant"]
     assert spoken == kept
+    # And what the caller said is in both, once.
+    assert [text for role, text in simulator.said if role == "user"] == [
+        message.content for message in simulator.conversation.history if message.role == "user"
+    ]
     for turn in simulator.turns:
         assert sum(turn.parts().values()) == pytest.approx(turn.total)
         assert turn.total >= min(patience, persona.patience_floor) - 1e-9
