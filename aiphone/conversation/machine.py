@@ -274,7 +274,8 @@ class Conversation(Speaker):
     def _answer(self, event: ev.Transcribed) -> None:
         """The words come when the turn was taken to be over already: unless they say it is not, answer at once."""
         self._transcribed(event)
-        if self._turn.unfinished and not self._turn.filled and self._turn.over_at(self._limits, self._watch) > self._now:
+        turn = self._turn
+        if turn.unfinished and not turn.filled and turn.over_at(self._limits, self._watch) > self._now:
             self._go(State.PAUSING)
             self._begin_answer()
         else:

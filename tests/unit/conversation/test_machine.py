@@ -99,6 +99,38 @@ def test_nothing_speculative_is_audible_or_remembered() -> None:
     assert not simulator.silent
 
 
+def test_who_goes_on_before_anything_of_the_answer_left_takes_the_turn_back() -> None:
+    """The audio is queued and the words are in the history, but no packet is out."""
+    conversation = Conversation(CALL, Persona(greeting="", idle_after=0))
+    conversation.handle(ev.CallConfirmed(CALL, 0.0), 0.0, 0)
+    conversation.handle(ev.VoiceStarted(CALL, 1.0), 1.0, 0)
+    conversation.handle(ev.VoiceStopped(CALL, 2.0, PCM), 2.1, 0)
+    number = conversation.generation
+    conversation.handle(ev.Transcribed(CALL, number, "Where can I park", 0.1, 0.0), 2.2, 0)
+    conversation.handle(ev.ReplyText(CALL, number, "Here.", 2.3), 2.3, 0)
+    conversation.handle(ev.ReplyEnded(CALL, number, "stop", 10, 0, 10, 0.05, 0.1), 2.3, 0)
+    conversation.handle(ev.SpeechChunk(CALL, number, 0, np.full(8000, 8000, np.int16), True, 0.1), 2.4, 0)
+    over = conversation.handle(ev.TimerFired(CALL, "patience", conversation._timers["patience"]), 3.2, 0)
+    assert conversation.state is State.SPEAKING
+    assert [message.content for message in conversation.history] == ["Where can I park"]
+    on = conversation.handle(ev.VoiceStarted(CALL, 3.15), 3.21, 0)
+    assert conversation.state is State.HEARING
+    assert cmd.StopPlayout() in on
+    assert conversation.history == []
+    again = conversation.handle(ev.VoiceStopped(CALL, 4.0, PCM), 4.1, 0)
+    whole = next(command for command in again if isinstance(command, cmd.Transcribe))
+    assert whole.pcm.size > 2 * PCM.size
+    assert not [command for command in [*over, *on, *again] if isinstance(command, cmd.Said)]
+
+
+def test_what_the_caller_said_is_recorded_when_the_call_ends_before_the_answer() -> None:
+    simulator = asked(Simulator(stages=Stages(first_token=9.0)))
+    simulator.run(5.0)
+    assert ("user", "Hello there.") not in simulator.said
+    simulator.deliver(ev.CallEnded(CALL, 200, "", 5.0))
+    assert simulator.said[-1] == ("user", "Hello there.")
+
+
 def test_the_assistant_is_ducked_before_it_is_stopped() -> None:
     simulator = asked(Simulator(answers={"Hello there.": "A long answer that takes its time to be spoken, really."}))
     simulator.caller(5.0, "Stop.", 1.0)

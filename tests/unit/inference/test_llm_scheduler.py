@@ -1,9 +1,9 @@
 import itertools
 
 import pytest
-from fake_llama import END, REPLY_TOKENS, FakeLlama, end_probability, whole_reply
+from fake_llama import REPLY_TOKENS, FakeLlama, whole_reply
 
-from aiphone.events import ReplyEnded, ReplyText, TurnEndByWords, WorkFailed
+from aiphone.events import ReplyEnded, ReplyText, WorkFailed
 from aiphone.inference.llm_scheduler import Limits, Scheduler
 from aiphone.inference.llm_work import SessionSnapshot
 from aiphone.persona import Message, Persona, Sampling
@@ -553,86 +553,3 @@ def test_a_template_that_cannot_be_read_is_done_without():
     desk.run()
     assert desk.text("a") == whole_reply(prompt)
     assert desk.ended("a").cached_tokens == 0
-
-
-def ends(desk, call_id="c1"):
-    return [(e.generation, e.probability) for e in desk.events if isinstance(e, TurnEndByWords) and e.call_id == call_id]
-
-
-def up_to_the_last_word(prompt):
-    """The prompt without what closes the caller's turn, and without its full stop."""
-    text = len(prompt) - len("\n" "assistant\n") - 2
-    while chr(prompt[text - 1]) in ".?!,":
-        text -= 1
-    return prompt[:text]
-
-
-END_TOKENS = (END, *sorted(b".?!"))
-
-
-@pytest.mark.parametrize("text", ["Where can I park", "Where can I park?", "Where can I park..."])
-@pytest.mark.parametrize("n_batch", [64, 7])
-def test_a_speculative_request_says_how_probable_the_end_of_the_turn_is_after_the_last_word(text, n_batch):
-    desk = Desk(n_batch=n_batch)
-    desk.open("c1")
-    prompt = desk.ask("c1", text, speculative=True)
-    desk.run()
-    assert up_to_the_last_word(prompt)[-1] == ord("k")
-    assert ends(desk) == [(1, end_probability(up_to_the_last_word(prompt), END_TOKENS))]
-    assert desk.text("c1") == whole_reply(prompt)
-
-
-def test_the_end_of_the_turn_costs_no_decode_of_its_own_and_comes_before_the_answer():
-    batches = []
-    for speculative in (False, True):
-        desk = Desk()
-        desk.open("c1")
-        desk.ask("c1", "Where can I park?", speculative=speculative)
-        desk.run()
-        batches.append(len(desk.model.batches))
-        assert len(ends(desk)) == speculative
-    assert batches[0] == batches[1]
-    kinds = [type(event) for event in desk.events]
-    assert kinds.index(TurnEndByWords) < kinds.index(ReplyText)
-
-
-def test_the_same_words_again_are_asked_about_again():
-    desk = Desk()
-    desk.open("c1")
-    for generation in (1, 2):
-        prompt = desk.ask("c1", "Where can I park?", generation=generation, speculative=True)
-        desk.run()
-    expected = end_probability(up_to_the_last_word(prompt), END_TOKENS)
-    assert ends(desk) == [(1, expected), (2, expected)]
-    assert desk.text("c1", 2) == whole_reply(prompt)
-
-
-def test_a_request_that_loses_its_cells_tells_the_end_once():
-    desk = Desk()
-    desk.open("c1")
-    prompt = desk.ask("c1", "Where can I park?", speculative=True)
-    while not ends(desk):
-        desk.step()
-    desk.scheduler._room.preempt(desk.call("c1"))
-    desk.run()
-    assert len(ends(desk)) == 1
-    assert desk.text("c1") == whole_reply(prompt)
-
-
-def test_models_without_a_token_that_ends_a_turn_and_plain_requests_tell_nothing():
-    desk = Desk(chat_template=None)
-    desk.open("c1")
-    desk.ask("c1", "Where can I park?", speculative=True)
-    desk.run()
-    assert ends(desk) == []
-
-
-def test_an_end_that_is_not_a_number_is_not_told():
-    desk = Desk()
-    desk.open("c1")
-    desk.run()
-    desk.model.not_numbers = set(range(8))
-    desk.ask("c1", "Where can I park?", speculative=True)
-    desk.run()
-    assert ends(desk) == []
-    assert len(desk.failed("c1")) == 1

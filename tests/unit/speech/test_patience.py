@@ -83,6 +83,10 @@ def test_a_missing_voice_counts_as_one_of_the_average() -> None:
     assert seconds(LIMITS, 0.5, text) > seconds(LIMITS, None, text) > seconds(LIMITS, 0.98, text)
 
 
+def test_a_short_answer_is_over_although_much_could_follow_it() -> None:
+    assert seconds(LIMITS, 0.95, "Yes please.", by_words=0.01) == LIMITS.shortest
+
+
 @given(st.text(max_size=60), st.floats(0, 1), st.floats(0, 1))
 def test_a_surer_voice_never_waits_longer_and_never_beyond_the_bounds(text: str, one: float, other: float) -> None:
     low, high = sorted((one, other))
