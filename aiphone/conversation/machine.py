@@ -276,6 +276,8 @@ class Conversation(Speaker):
         self._transcribed(event)
         turn = self._turn
         if turn.unfinished and not turn.filled and turn.over_at(self._limits, self._watch) > self._now:
+            if self._watch is not None:
+                self._watch.go_on()
             self._go(State.PAUSING)
             self._begin_answer()
         else:

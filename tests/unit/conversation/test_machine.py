@@ -123,6 +123,19 @@ def test_who_goes_on_before_anything_of_the_answer_left_takes_the_turn_back() ->
     assert not [command for command in [*over, *on, *again] if isinstance(command, cmd.Said)]
 
 
+def test_late_words_that_hang_in_the_air_leave_the_caller_the_floor() -> None:
+    persona = Persona(greeting="", idle_after=0, patience=0.7, patience_ceiling=1.5, filler="")
+    simulator = Simulator(persona, Stages(transcribe=0.7, turn_end=0.9, partial=0.0))
+    simulator.confirm(0.0)
+    simulator.caller(2.0, "I would like a pizza and", 1.0)
+    simulator.run(3.75)
+    assert simulator.state is State.THINKING
+    simulator.run(3.9)
+    assert simulator.state is State.PAUSING
+    simulator.run(9.0)
+    assert simulator.turns[0].parts()["patience"] == pytest.approx(1.5)
+
+
 def test_what_the_caller_said_is_recorded_when_the_call_ends_before_the_answer() -> None:
     simulator = asked(Simulator(stages=Stages(first_token=9.0)))
     simulator.run(5.0)
