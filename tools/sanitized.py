@@ -3,7 +3,8 @@
     python tools/sanitized.py                                 build, or bring up to date
     python tools/sanitized.py -m pytest tests/unit/native     ... and run this with the sanitized extensions
 
-The copies lie in ``build/sanitized`` and are found before the ordinary ones; nothing else changes. A read or write
+The copies lie in the cache directory, under the hash of all that goes into them (compiling takes a minute), and are
+found before the ordinary ones; nothing else changes. A read or write
 outside an object (AddressSanitizer) or undefined behaviour (UndefinedBehaviorSanitizer) ends the process with a
 report and exit status 99. The extensions are compiled with coverage callbacks too, which ``tests/fuzz/coverage.c``
 receives: what is fuzzed is what is sanitized.
@@ -13,15 +14,19 @@ Works with gcc on Linux. Exit status 3 where the compiler has no sanitizers.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from build_pjsua2 import cache_directory
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "ext" / "aiphone" / "native"
-BUILT = ROOT / "build" / "sanitized"
 COVERAGE = ROOT / "tests" / "fuzz" / "coverage.c"
 FAILED = 99
 CANNOT_BUILD = 3
@@ -44,6 +49,14 @@ else:
 """
 
 
+def built() -> Path:
+    """Where the build of the present sources is, or will be."""
+    key = hashlib.sha256(repr([C_FLAGS, sysconfig.get_config_var("EXT_SUFFIX")]).encode())
+    for path in sorted([*SOURCES.glob("*.py[xd]"), *SOURCES.glob("*.h"), COVERAGE]):
+        key.update(path.name.encode() + path.read_bytes())
+    return cache_directory() / "sanitized" / key.hexdigest()[:16]
+
+
 def library(name: str) -> str | None:
     """The compiler's own copy of a runtime library; None when it has none."""
     path = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=False).stdout
@@ -59,6 +72,13 @@ def build() -> Path:
     if sys.platform != "linux" or library("libasan.so") is None or library("libubsan.so") is None:
         print("a build with sanitizers needs gcc on Linux with libasan and libubsan", file=sys.stderr)
         raise SystemExit(CANNOT_BUILD)
+    place = built()
+    extensions_in = place / "lib" / "aiphone" / "native"
+    if (place / "complete").exists():
+        return extensions_in
+    if place.parent.is_dir():
+        for old in place.parent.iterdir():
+            shutil.rmtree(old)
     import numpy
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
@@ -84,20 +104,19 @@ def build() -> Path:
     modules = cythonize(
         extensions,
         include_path=["ext"],
-        build_dir=str(BUILT / "c"),
+        build_dir=str(place / "c"),
         quiet=True,
         compiler_directives=directives,
     )
     command = build_ext(Distribution({"name": "sanitized", "ext_modules": modules}))
-    command.build_lib, command.build_temp = str(BUILT / "lib"), str(BUILT / "objects")
+    command.build_lib, command.build_temp = str(place / "lib"), str(place / "objects")
     command.parallel = os.cpu_count() or 1
     command.ensure_finalized()
     command.run()
-    receiver = BUILT / "coverage.so"
-    if not receiver.exists() or receiver.stat().st_mtime < COVERAGE.stat().st_mtime:
-        flags = ["-O1", "-g1", "-shared", "-fPIC", "-std=c11", "-fsanitize=address"]
-        subprocess.run(["gcc", *flags, "-o", str(receiver), str(COVERAGE)], check=True)
-    return BUILT / "lib" / "aiphone" / "native"
+    flags = ["-O1", "-g1", "-shared", "-fPIC", "-std=c11", "-fsanitize=address"]
+    subprocess.run(["gcc", *flags, "-o", str(place / "coverage.so"), str(COVERAGE)], check=True)
+    (place / "complete").touch()
+    return extensions_in
 
 
 def environment() -> dict[str, str]:
@@ -105,7 +124,7 @@ def environment() -> dict[str, str]:
 
     Python's own allocator would hide small overruns, and it keeps memory to its end, which is no leak.
     """
-    preload = [library("libasan.so"), library("libubsan.so"), str(BUILT / "coverage.so")]
+    preload = [library("libasan.so"), library("libubsan.so"), str(built() / "coverage.so")]
     return {
         **os.environ,
         "LD_PRELOAD": " ".join(path for path in preload if path),

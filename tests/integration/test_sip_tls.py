@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import re
@@ -148,8 +149,10 @@ class Registrar:
                     connection.sendall(answer.encode())
 
     def close(self) -> None:
-        if self.open is not None:
-            self.open.shutdown(socket.SHUT_RDWR)
+        connection = self.open
+        if connection is not None:
+            with contextlib.suppress(OSError):  # the other side may have closed it meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
         self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         self.thread.join(10)

@@ -88,6 +88,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             temp=0.0,
             max_calls=1,
             idle_after=0.0,
+            filler="",  # on a busy machine it would be taken for the answer
         )
     )
     with asyncio.Runner() as runner:

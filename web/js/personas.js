@@ -46,6 +46,7 @@ async function edit(root, name, signal) {
       text("The assistant calls itself", "bot_name"),
       long("Greeting", "greeting", "2", "The first words of a call. {name} and {caller} are filled in."),
       long("Greeting for those who called before", "greeting_again", "2", "Said to callers whose conversation is remembered. Empty: the same greeting."),
+      field({ label: "Remember callers", name: "remember", type: "checkbox", value: persona.remember, hint: "From call to call, when the server was started with a session file." }),
       long("Instructions", "prompt", "7", "What the assistant is, knows and must not do. Short and clear works best."),
       field({ label: "Voice", name: "voice", value: persona.voice, options: [["", "Default"], ...voices], hint: "More voices: Settings, Models." }),
       text("Language", "language", "A code such as en, or auto."))),
