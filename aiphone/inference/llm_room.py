@@ -169,7 +169,7 @@ class Room:
             common = common_prefix(seq.tokens, job.tokens)
         # At least one token must be decoded for its logits, and the one that the end of the turn is asked after.
         last = len(job.tokens) - 1
-        if job.end_at is not None and self._backend.can_cut:
+        if job.end_at is not None and job.end_at >= seq.shared and self._backend.can_cut:
             last = min(last, job.end_at)
         self.pool.rewind(seq, min(common, last))
 
