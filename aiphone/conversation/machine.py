@@ -444,8 +444,8 @@ class Conversation(Speaker):
         """Some of what the caller says over the answer was understood."""
         overlap = self._talking_over()
         overlap.meaning = self._meaning(event.text)
-        if overlap.meaning is Meaning.STOP and overlap.held:
-            self._interrupt()
+        if overlap.meaning is Meaning.STOP and overlap.held and overlap.speaking:
+            self._interrupt()  # when the voice has ended, its transcript is on the way and decides
 
     def _fall_silent(self, event: ev.VoiceStopped) -> None:
         """The voice over the answer has ended: what was it?"""

@@ -185,6 +185,16 @@ def test_a_voice_over_the_answer_that_is_transcribed_too_late_lets_it_go_on() ->
     assert simulator.said[-1] == ("assistant", story)
 
 
+def test_a_partial_transcript_that_comes_after_the_voice_leaves_the_decision_to_the_whole_one() -> None:
+    persona = Persona(greeting="Hello.", idle_after=10.0, think_limit=15.0)
+    simulator = Simulator(persona)
+    simulator.confirm(0.0)
+    simulator.caller(10.5, "Hello.", 0.625)
+    simulator.run(20.0)
+    assert ("user", "Hello.") in simulator.said
+    assert simulator.state is State.LISTENING
+
+
 def test_the_filler_is_said_once_and_its_failure_is_none() -> None:
     persona = Persona(greeting="Hello.", idle_after=0.0, filler_after=1.0)
     simulator = Simulator(persona, Stages(first_token=4.0, fail="speak"))
