@@ -268,6 +268,18 @@ class TurnEndEstimated(Event):
     """From the request to the answer, queueing included."""
 
 
+@dataclass(frozen=True, slots=True)
+class TurnEndByWords(Event):
+    """How probable the language model finds it that the caller's words end where they do.
+
+    Posted at most once for a speculative request, and not at all by models that cannot tell.
+    """
+
+    generation: int
+    probability: float
+    """Of the end of the turn or of a sentence after the last word, 0 to 1."""
+
+
 # --------------------------------------------------------------------------- speech to text
 
 

@@ -1,14 +1,14 @@
 """How long to wait: the latency of a decision against the share of turns it cuts short, computed from recordings.
 
 Live, one setting takes minutes; here every setting is tried on the same recordings. Each turn passes mu-law and the
-line's noise, the detector (``aiphone.speech.voice_detector``) finds its pauses, and at each of them Smart Turn and
-Whisper say what they would have said at that moment. Then a policy decides how long to wait after the last voiced
-sound, and the label says whether that was too early. Three kinds of policy, each over a grid of its own settings,
-of which only those stand that no other of the same kind betters in both respects:
+line's noise, the detector (``aiphone.speech.voice_detector``) finds its pauses, and at each of them Smart Turn, Whisper
+and the language model say what they would have said at that moment. Then a policy decides how long to wait after the
+last voiced sound, and the label says whether that was too early. Three kinds of policy, each over a grid of its own
+settings, of which only those stand that no other of the same kind betters in both respects:
 
 fixed timer       the same patience always
 smart turn alone  the shortest patience when its probability reaches a threshold, else a longer one
-ours              ``aiphone.speech.patience``: voice and words, between a floor and a ceiling
+ours              ``aiphone.speech.patience``: voice, words and language model, between a floor and a ceiling
 
 Latency here is that of the decision alone, from the end of the turn by its label: what is still to be done when it
 falls (nothing, when the answer was prepared meanwhile) is in the live figures.
@@ -27,10 +27,15 @@ import numpy as np
 from aiphone.caller.rtp import FRAME, RATE, level_dbfs
 from aiphone.clock import SystemClock
 from aiphone.config import default_models_dir
-from aiphone.events import FRAME_SAMPLES, FRAME_SECONDS, INTERNAL_RATE, Pcm
+from aiphone.events import FRAME_SAMPLES, FRAME_SECONDS, INTERNAL_RATE, Event, Pcm, TurnEndByWords
+from aiphone.inference.llama_cpp_api import LlamaCpp
+from aiphone.inference.llm_backend import BackendOptions
+from aiphone.inference.llm_scheduler import Limits as SchedulerLimits
+from aiphone.inference.llm_scheduler import Scheduler
 from aiphone.inference.stt import SpeechToText
 from aiphone.native.g711 import decode_ulaw, encode_ulaw
 from aiphone.native.resample import StreamResampler
+from aiphone.persona import Message, Persona
 from aiphone.speech.patience import Limits, seconds
 from aiphone.speech.turn_end import SmartTurn
 from aiphone.speech.vad import WINDOW_SAMPLES, SileroVad
@@ -59,6 +64,8 @@ class Pause:
     """Smart Turn's, that the turn is over."""
     text: str
     """Whisper's, of the turn so far."""
+    by_words: float | None = None
+    """The language model's, that the words end here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +102,30 @@ class Models:
         self.vad = SileroVad(folder / "silero_vad.onnx")
         self.smart_turn = SmartTurn(folder / "smart-turn-v3.2-cpu.onnx")
         self.stt = SpeechToText(folder / "ggml-tiny.en.bin", post=lambda _: None, clock=SystemClock(), threads=1)
+        options = BackendOptions(threads=1, n_seq_max=4, n_ctx_per_call=1024, max_calls=1)
+        self._llama = LlamaCpp(folder / "SmolLM2-135M-Instruct.Q4_1.gguf", options)
+        self._told: list[Event] = []
+        limits = SchedulerLimits(n_ctx_per_call=1024)
+        self._writer = Scheduler(self._llama, post=self._told.append, clock=SystemClock(), limits=limits)
+        self._persona = Persona()
+        self._writer.open("turn", self._persona, None, None)
+
+    def by_words(self, text: str) -> float | None:
+        """How probable the language model finds it that the words end here; None when there are none."""
+        if not text.strip():
+            return None
+        self._told.clear()
+        messages = [self._persona.system_message(), Message("user", text)]
+        self._writer.generate("turn", 1, messages, speculative=True)
+        while not self._told and self._writer.step():
+            pass
+        self._writer.cancel("turn", 1)
+        return next((told.probability for told in self._told if isinstance(told, TurnEndByWords)), None)
 
     def close(self) -> None:
-        """End Whisper's thread."""
+        """End Whisper's thread, and free the language model."""
         self.stt.close()
+        self._llama.close()
 
 
 def received(turn: Turn, draw: np.random.Generator, noise_dbfs: float = -66.0) -> Pcm:
@@ -143,7 +170,8 @@ def listen(turn: Turn, models: Models, draw: np.random.Generator) -> Listened:
         stretches.append(pcm[first:end])
         so_far = pcm[max(0, first if len(stretches) == 1 else 0) : end]
         text = models.stt.transcribe(so_far).text
-        heard.append(Pause(ended, known, resumed, models.smart_turn.probability(so_far), text))
+        voice = models.smart_turn.probability(so_far)
+        heard.append(Pause(ended, known, resumed, voice, text, models.by_words(text)))
     over = LEAD + (max(i for i, voiced in enumerate(turn.voiced()) if voiced) + 1) * FRAME_SECONDS
     return Listened(turn.kind, over, tuple(heard))
 
@@ -174,10 +202,11 @@ def smart_turn(threshold: float, longest: float) -> Policy:
 
 
 def ours(limits: Limits) -> Policy:
-    """Voice and words."""
+    """Voice, words and language model."""
 
     def wait(pause: Pause) -> float:
-        return max(pause.known - pause.voice_ended + WORK, seconds(limits, pause.probability, pause.text))
+        patience = seconds(limits, pause.probability, pause.text, pause.by_words)
+        return max(pause.known - pause.voice_ended + WORK, patience)
 
     return wait
 

@@ -89,6 +89,10 @@ class Stopwatch:
         """``name`` (a field of ``TurnTimes``) is done; what was done already stays as it is."""
         self._marks.setdefault(name, now)
 
+    def go_on(self) -> None:
+        """The turn is not over after all: when it is will be marked again."""
+        self._marks.pop("committed", None)
+
     def own(self, name: str, seconds: float) -> None:
         """A stage's own time (a field of ``OwnTimes``); the first one counts."""
         self._own.setdefault(name, max(0.0, seconds))

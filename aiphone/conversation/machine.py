@@ -5,8 +5,9 @@ Theory of operation
 A caller's *turn* is one or more stretches of voice (or keys) with pauses between them. At each pause an *attempt* at
 an answer begins, numbered by a *generation*: transcript, text, first phrase. Nothing of it is heard until the pause
 has lasted as long as voice and words ask for (``speech.patience``); then the turn is *committed*: its text enters the
-history and the audio goes out. If the caller goes on first, the generation is raised, and whatever belongs to an
-older one is dropped by comparison when it turns up.
+history and the audio goes out. If the caller goes on before any of it is heard, the generation is raised, the text
+leaves the history again, and whatever belongs to an older one is dropped by comparison when it turns up. The record
+gets the text with the first sound of the answer, so that it never has half a turn and then the whole.
 
 A caller who speaks over the assistant turns it down at once (*ducking*), holds it after ``interrupt_after`` of voice,
 and stops it when it is sure that the caller wants to speak (``overlap``); otherwise the answer goes on where it was.
@@ -52,6 +53,7 @@ _WORKER_EVENTS = (
     ev.Transcribed,
     ev.PartialTranscript,
     ev.TurnEndEstimated,
+    ev.TurnEndByWords,
     ev.ReplyText,
     ev.ReplyEnded,
     ev.SpeechChunk,
@@ -135,6 +137,11 @@ class Conversation(Speaker):
             self._watch.own("turn_end", event.seconds)
         self._wait()
 
+    def _weigh_words(self, event: ev.TurnEndByWords) -> None:
+        """The language model says how probable it is that the words end here."""
+        self._turn.by_words = event.probability
+        self._wait()
+
     def _wait(self) -> None:
         """Set how long the pause may last, by what is known of it now."""
         self._turn_over_at = self._turn.over_at(self._limits, self._watch)
@@ -174,6 +181,9 @@ class Conversation(Speaker):
     def _prepare(self, event: ev.Transcribed) -> None:
         """Text of a turn that may not be over: begin the answer, unheard."""
         self._transcribed(event)
+        self._begin_answer()
+
+    def _begin_answer(self) -> None:
         if self._turn.words and self._addressed(self._turn.text):
             self._generate(speculative=True)
         self._wait()
@@ -262,8 +272,16 @@ class Conversation(Speaker):
         self._out.append(cmd.Speak(self.generation, FILLER, self.persona.fill(self.persona.filler)))
 
     def _answer(self, event: ev.Transcribed) -> None:
+        """The words come when the turn was taken to be over already: unless they say it is not, answer at once."""
         self._transcribed(event)
-        self._decide()
+        turn = self._turn
+        if turn.unfinished and not turn.filled and turn.over_at(self._limits, self._watch) > self._now:
+            if self._watch is not None:
+                self._watch.go_on()
+            self._go(State.PAUSING)
+            self._begin_answer()
+        else:
+            self._decide()
 
     def _transcribed(self, event: ev.Transcribed) -> None:
         if self._watch is not None:
@@ -318,11 +336,13 @@ class Conversation(Speaker):
         self._committed_text = self._turn.text
         self.history.append(Message("user", self._committed_text))
         at = self._watch.voice_ended if self._watch is not None else self._turn.key_at
-        self._out.append(cmd.Said("user", self._committed_text, at))
+        self._unheard = [cmd.Said("user", self._committed_text, at)]
 
     def _uncommit(self) -> None:
         self.history.pop()
         self._committed_text = ""
+        self._unheard = [said for said in self._unheard if said.role != "user"]
+        self._record()
 
     # ------------------------------------------------------------------------------------------ the answer
 
@@ -395,6 +415,9 @@ class Conversation(Speaker):
     # --------------------------------------------------------------------------------------- interruption
 
     def _duck(self, event: ev.VoiceStarted) -> None:
+        if self._unheard:
+            self._resume_hearing(event)  # nothing of the answer was heard: the caller goes on, and does not interrupt
+            return
         self._overlap = Overlap(event.at)
         self._out.append(cmd.SetGain(DUCK_DB))
         self._go(State.INTERRUPTING)
@@ -421,8 +444,8 @@ class Conversation(Speaker):
         """Some of what the caller says over the answer was understood."""
         overlap = self._talking_over()
         overlap.meaning = self._meaning(event.text)
-        if overlap.meaning is Meaning.STOP and overlap.held:
-            self._interrupt()
+        if overlap.meaning is Meaning.STOP and overlap.held and overlap.speaking:
+            self._interrupt()  # when the voice has ended, its transcript is on the way and decides
 
     def _fall_silent(self, event: ev.VoiceStopped) -> None:
         """The voice over the answer has ended: what was it?"""
@@ -550,6 +573,7 @@ class Conversation(Speaker):
         reply = self._reply
         if reply is not None and reply.audible:
             self._remember(reply, reply.heard(self._played), interrupted=True)
+        self._record()
         self._out.append(cmd.CancelWork(self.generation))
         self._go(State.ENDED)
 
@@ -558,6 +582,7 @@ class Conversation(Speaker):
         self._read_ahead = ""
 
     def _listen(self) -> None:
+        self._record()
         self._reply = None
         self._turn = Turn()
         self._go(State.LISTENING)

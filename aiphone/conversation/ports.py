@@ -123,7 +123,10 @@ class LanguageModelPort(Protocol):
     def generate(
         self, call_id: str, generation: int, messages: Sequence[Message], *, speculative: bool = False
     ) -> None:
-        """Write the next message; answers with ``ReplyText``, then ``ReplyEnded`` or ``WorkFailed``."""
+        """Write the next message; answers with ``ReplyText``, then ``ReplyEnded`` or ``WorkFailed``.
+
+        For a speculative request ``TurnEndByWords`` may come before.
+        """
         ...
 
     def read_ahead(self, call_id: str, generation: int, messages: Sequence[Message]) -> None:

@@ -43,6 +43,8 @@ class Speaker:
         self._watch: Stopwatch | None = None
         """Of the present attempt; None when there is no voice to measure from."""
         self._committed_text = ""
+        self._unheard: list[cmd.Said] = []
+        """The caller's turn, and a filler, until something of the answer is heard: the turn may still go on."""
         self._reply: Reply | None = None
         self._asked: list[int] = []
         """Phrases of this generation that are being synthesised, in order."""
@@ -108,7 +110,8 @@ class Speaker:
         first = self._queue_end <= self._played
         self._queue(event.pcm, text if first else "")
         if first:
-            self._out.append(cmd.Said("assistant", text, self._now))
+            said = cmd.Said("assistant", text, self._now)
+            (self._unheard if self._unheard else self._out).append(said)
             self._last_words = text
 
     # -------------------------------------------------------------------------------- what became of it
@@ -117,7 +120,13 @@ class Speaker:
         if self._reply is not None and self._reply.audible:
             self._measured(event.at)
 
+    def _record(self) -> None:
+        """The caller's turn is final: it was answered, or nobody can go on with it."""
+        self._out += self._unheard
+        self._unheard = []
+
     def _measured(self, sent: float) -> None:
+        self._record()
         # A turn with keys has no last voice to measure from.
         measured = self._watch is not None and self._committed_text and not self._turn.keys
         times = self._watch.times(sent) if self._watch is not None and measured else None
@@ -127,6 +136,7 @@ class Speaker:
 
     def _remember(self, reply: Reply, text: str, *, interrupted: bool) -> None:
         """What was heard of a reply enters the record, and what the model wrote of it the history."""
+        self._record()
         self._reply = None
         answered, self._committed_text = bool(self._committed_text), ""
         if text:

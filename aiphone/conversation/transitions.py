@@ -61,7 +61,7 @@ def _rows() -> Iterator[Transition]:
     yield t(S.PAUSING, ev.VoiceStarted, "resume_hearing", (S.HEARING,))
     yield t(S.THINKING, ev.VoiceStarted, "resume_hearing", (S.HEARING,))
 
-    yield t(S.SPEAKING, ev.VoiceStarted, "duck", (S.INTERRUPTING,))
+    yield t(S.SPEAKING, ev.VoiceStarted, "duck", (S.INTERRUPTING, S.HEARING))
     yield t(S.INTERRUPTING, ev.VoiceContinues, "transcribe_so_far", (S.INTERRUPTING,))
     yield t(S.INTERRUPTING, ev.PartialTranscript, "overhear", (S.INTERRUPTING, S.HEARING))
     yield t(S.INTERRUPTING, ev.VoiceStopped, "fall_silent", (S.INTERRUPTING, S.SPEAKING, S.LISTENING))
@@ -74,7 +74,8 @@ def _rows() -> Iterator[Transition]:
 
     yield t(S.PAUSING, ev.Transcribed, "prepare", (S.PAUSING,))
     yield t(S.PAUSING, ev.TurnEndEstimated, "weigh", (S.PAUSING,))
-    yield t(S.THINKING, ev.Transcribed, "answer", (S.THINKING, S.LISTENING))
+    yield t(S.PAUSING, ev.TurnEndByWords, "weigh_words", (S.PAUSING,))
+    yield t(S.THINKING, ev.Transcribed, "answer", (S.THINKING, S.LISTENING, S.PAUSING))
 
     # Where an answer leads when it is over: what the last text, sound or failure of it may do.
     over = {

@@ -46,6 +46,8 @@ class Turn:
     """It could not be transcribed, or not be answered."""
     probability: float | None = None
     """That the turn is over, by the voice; None while it is not known."""
+    by_words: float | None = None
+    """The same by the language model, of the words."""
     filled: bool = False
     """The filler was said."""
 
@@ -56,7 +58,8 @@ class Turn:
 
     def new_attempt(self) -> None:
         """The turn has grown, or may yet: what was found out is void."""
-        self.words, self.known, self.failed, self.probability = "", False, False, None
+        self.words, self.known, self.failed = "", False, False
+        self.probability = self.by_words = None
 
     def press(self, key: str, at: float) -> None:
         """The caller pressed a key."""
@@ -71,11 +74,17 @@ class Turn:
         pressed = "caller pressed " + " ".join(self.keys)
         return f"{self.words} ({pressed})" if self.words else pressed
 
+    @property
+    def unfinished(self) -> bool:
+        """The words say that more is to come."""
+        return patience.ending(self.words) in patience.UNFINISHED
+
     def over_at(self, limits: patience.Limits, watch: Stopwatch | None) -> float:
         """When the turn is over unless the caller goes on; ``watch`` knows when the last voice ended."""
         over = 0.0
         if watch is not None:
-            over = watch.voice_ended + patience.seconds(limits, self.probability, self.words if self.known else None)
+            text = self.words if self.known else None
+            over = watch.voice_ended + patience.seconds(limits, self.probability, text, self.by_words)
         if self.keys:
             over = max(over, self.key_at + (0.0 if self.keys.endswith("#") else KEY_PATIENCE))
         return over

@@ -158,9 +158,10 @@ class LlamaCpp:
         params.flash_attn_type = 1 if quantised else {None: -1, True: 1, False: 0}[options.flash_attn]
         params.offload_kqv = params.op_offload = options.use_gpu
         params.kv_unified = True
-        # Each sequence asks for the logits of one token, so the output buffer (n_vocab floats a row) stays small.
+        # A sequence asks for the logits of a prompt's end and of the caller's last word at most, so the output buffer
+        # (n_vocab floats a row) stays small.
         if hasattr(params, "n_outputs_max"):
-            params.n_outputs_max = params.n_seq_max
+            params.n_outputs_max = min(2 * params.n_seq_max, params.n_batch)
         self._ctx = lib.llama_init_from_model(self._model, params)
         if not self._ctx:
             detail = self._log.errors[-1] if self._log.errors else "no reason given"
@@ -284,6 +285,12 @@ class LlamaCpp:
         if not np.isfinite(self.logits(index).max()):
             return None
         return sampler.sample(self._ctx, self._rows[index], self.logits(index))
+
+    def probability(self, tokens: Sequence[int], index: int) -> float:
+        """That one of ``tokens`` comes next after entry ``index`` of the last ``decode``; NaN with its logits."""
+        row = self.logits(index)
+        weights = np.exp(row - row.max())
+        return float(weights[list(tokens)].sum() / weights.sum())
 
     def new_sampler(self, sampling: Sampling, grammar: str | None) -> LlamaSampler:
         """A sampler chain. Raises ``InferenceError`` for a grammar that does not parse."""

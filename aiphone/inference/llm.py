@@ -60,7 +60,10 @@ class TextGenerator(Protocol):
         speculative: bool = False,
         grammar: str | None = None,
     ) -> None:
-        """Answer a conversation; ``messages`` is all of it, the system message first."""
+        """Answer a conversation; ``messages`` is all of it, the system message first.
+
+        For a speculative request ``TurnEndByWords`` may be posted before the answer.
+        """
         ...
 
     def read_ahead(self, call_id: str, generation: int, messages: Sequence[Message]) -> None:

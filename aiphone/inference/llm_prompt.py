@@ -27,6 +27,9 @@ _KEEP = 0.6
 _ENDINGS = ("A", "9")
 """Two texts without a common beginning: what is alike in two prompts that differ in them does not depend on them."""
 
+_MARKS = (".", "?", "!")
+_PUNCTUATION = b".?!,;:- \n"
+
 
 class Prompts:
     """Renders and tokenises for one model. ``share`` is how many tokens one conversation may take."""
@@ -35,6 +38,14 @@ class Prompts:
         self._backend = backend
         self._format = chat_format
         self.share = share
+        self._closing = self._what_closes()
+        marks = [backend.tokenize(mark)[-1:] for mark in _MARKS]
+        self.end_tokens: tuple[int, ...] = ()
+        """What stands after the last word of a turn that is over: the end of the turn, or of a sentence. Empty for
+        models whose prompts do not end a turn with one token of its own."""
+        if self._closing:
+            ends = {token for one, mark in zip(marks, _MARKS, strict=True) for token in one if self._is(token, mark)}
+            self.end_tokens = (self._closing[0], *sorted(ends))
 
     def persona_prefix(self, persona: Persona) -> list[int]:
         """What all prompts of this persona begin with."""
@@ -78,6 +89,32 @@ class Prompts:
         *before, last = messages
         one, other = (self.fit(call, [*before, Message(last.role, f"{last.content} {text}")]) for text in _ENDINGS)
         return one[: common_prefix(one, other)]
+
+    def end_at(self, prompt: Sequence[int]) -> int | None:
+        """Position of the last word of the caller's turn that the prompt ends with, its full stop left out.
+
+        Recognisers end every transcript with one, so the word before it is where the model can still be asked.
+        """
+        start = len(prompt) - len(self._closing)
+        if not self._closing or list(prompt[start:]) != self._closing:
+            return None
+        at = start - 1
+        while at > 0 and all(sign in _PUNCTUATION for sign in self._backend.piece(prompt[at])):
+            at -= 1
+        return at if at > 0 else None
+
+    def _what_closes(self) -> list[int]:
+        """What all prompts have after the caller's last word, when it begins with a token that ends a turn."""
+        try:
+            one, other = (self._tokens([Message("user", text)], Persona()) for text in _ENDINGS)
+        except InferenceError:  # whoever generates will be told
+            return []
+        same = common_prefix(one[::-1], other[::-1])
+        closing = one[len(one) - same :]
+        return closing if closing and self._backend.is_eog(closing[0]) else []
+
+    def _is(self, token: int, mark: str) -> bool:
+        return self._backend.piece(token) == mark.encode()
 
     def _tokens(self, messages: Sequence[Message], persona: Persona) -> list[int]:
         return self._backend.tokenize(self._format.render(messages, persona))

@@ -167,8 +167,11 @@ class Room:
         if job.history_dropped and self._backend.can_shift and common < len(seq.tokens):
             self._shift(seq, job.tokens, common)
             common = common_prefix(seq.tokens, job.tokens)
-        # At least one token must be decoded for its logits.
-        self.pool.rewind(seq, min(common, len(job.tokens) - 1))
+        # At least one token must be decoded for its logits, and the one that the end of the turn is asked after.
+        last = len(job.tokens) - 1
+        if job.end_at is not None and job.end_at >= seq.shared and self._backend.can_cut:
+            last = min(last, job.end_at)
+        self.pool.rewind(seq, min(common, last))
 
     def _shift(self, seq: KvSequence, tokens: list[int], common: int) -> None:
         """The oldest turns went: move what followed them up to where the prompt has it now."""

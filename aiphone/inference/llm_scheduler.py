@@ -22,12 +22,13 @@ Thread rule: language model thread only; ``LanguageModel`` is the thread-safe fa
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiphone.clock import Clock
 from aiphone.errors import InferenceError
-from aiphone.events import Event, ReplyEnded, ReplyText, Stage, WorkFailed
+from aiphone.events import Event, ReplyEnded, ReplyText, Stage, TurnEndByWords, WorkFailed
 from aiphone.inference.chat import ChatFormat, choose_format
 from aiphone.inference.llm_backend import Backend, Entry
 from aiphone.inference.llm_pace import Pace
@@ -75,6 +76,8 @@ class _Part:
     seq: KvSequence
     call: Call | None
     template: Template | None
+    ends: bool = False
+    """The last token is the caller's last word."""
 
 
 class Scheduler:
@@ -174,6 +177,7 @@ class Scheduler:
             arrived=now,
             waiting_since=now,
             history_dropped=moved or call.dropped > before,
+            end_at=self._prompts.end_at(tokens) if speculative else None,
         )
 
     def read_ahead(self, call_id: str, generation: int, messages: Sequence[Message]) -> None:
@@ -376,9 +380,16 @@ class Scheduler:
             return
         if seq is None or take <= 0:
             return
-        at = len(seq.tokens)
-        parts.append(_Part(seq, call, template))
-        entries.append(Entry(seq.seq_id, at, tokens[at : at + take], wanted))
+        at, end = len(seq.tokens), len(seq.tokens) + take
+        word = call.job.end_at if call is not None and call.job is not None else None
+        if word is not None and at <= word < end:
+            # Its logits cost a row of the output, not a decode of their own.
+            parts.append(_Part(seq, call, None, ends=True))
+            entries.append(Entry(seq.seq_id, at, tokens[at : word + 1], True))
+            at = word + 1
+        if at < end:
+            parts.append(_Part(seq, call, template))
+            entries.append(Entry(seq.seq_id, at, tokens[at:end], wanted))
 
     # ------------------------------------------------------------------ after a decode
 
@@ -389,12 +400,22 @@ class Scheduler:
             self._end_job(call)
         if not entry.logits or call is None or call.job is None or call.job.sampler is None:
             return
+        if part.ends:
+            self._tell_end(call, call.job, index)
+            return
         token = self._backend.sample(call.job.sampler, index)
         if token is None:
             self._fail_job(call, "the model computed values that are not numbers")
             self._room.preempt(call)
             return
         self._took(call, call.job, token)
+
+    def _tell_end(self, call: Call, job: Job, index: int) -> None:
+        """The caller's last word was read: how probable is it that the turn ends there?"""
+        job.end_at = None
+        probability = self._backend.probability(self._prompts.end_tokens, index)
+        if math.isfinite(probability):  # where it is not, the answer itself will fail
+            self._post(TurnEndByWords(call.call_id, job.generation, probability))
 
     def _took(self, call: Call, job: Job, token: int) -> None:
         """A token was sampled for a request."""

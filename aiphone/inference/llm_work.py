@@ -68,6 +68,8 @@ class Job:
     waiting_since: float
     history_dropped: bool
     """The oldest turns went with this very request, so the cache may be shifted."""
+    end_at: int | None = None
+    """Position of the caller's last word, while it is wanted how probable the end of the turn is after it."""
     admitted: bool = False
     cached_tokens: int | None = None
     produced: int = 0

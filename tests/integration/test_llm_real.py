@@ -11,7 +11,7 @@ import pytest
 from aiphone.clock import SystemClock
 from aiphone.config import default_models_dir
 from aiphone.errors import ModelError
-from aiphone.events import ReplyEnded, ReplyText, WorkFailed
+from aiphone.events import ReplyEnded, ReplyText, TurnEndByWords, WorkFailed
 from aiphone.inference.llama_cpp_api import LlamaCpp
 from aiphone.inference.llm import LanguageModel, SessionSnapshot
 from aiphone.inference.llm_backend import BackendOptions, Entry
@@ -279,6 +279,20 @@ def test_the_same_seed_says_the_same(backend):
             replies.append(desk.reply("c"))
     assert replies[0] == replies[1]
     assert replies[0] != replies[2]
+
+
+def test_the_end_of_a_turn_is_likelier_after_a_question_than_within_it(backend):
+    """Whatever full stop the recogniser put there, and beside the words of others."""
+    texts = ["What is the capital of France?", "What is the capital.", "What is the capital of.", "My number is."]
+    with Desk(backend) as desk:
+        for number, text in enumerate(texts):
+            desk.scheduler.open(f"c{number}", PERSONA, None, None)
+            desk.scheduler.generate(f"c{number}", 1, talk(text), speculative=True)
+        desk.run()
+        told = {event.call_id: event.probability for event in desk.events if isinstance(event, TurnEndByWords)}
+        assert "Paris" in desk.reply("c0")
+    assert told["c0"] > 0.5
+    assert told["c0"] > 5 * max(told["c1"], told["c2"], told["c3"])
 
 
 def test_an_eight_bit_cache_works(path):

@@ -70,7 +70,7 @@ export async function show(root, { signal }) {
   function note(id, facts) {
     const known = calls.get(id);
     if (known) return Object.assign(known, facts);
-    const call = { call_id: id, view: null, lines: [], partial: null, reading: true, ...facts };
+    const call = { call_id: id, view: null, lines: [], heard: "", spoken: "", reading: true, ...facts };
     // Its length is counted from here: the server's and this machine's clock need not agree.
     call.zero = performance.now() - 1000 * (facts.seconds ?? 0);
     calls.set(id, call);
@@ -127,7 +127,8 @@ export async function show(root, { signal }) {
   function drawWords(call) {
     if (!call.view) return;
     const lines = call.lines.slice(-MOST_LINES).map((line) => ({ key: `${line.role} ${line.at}`, ...line }));
-    if (call.partial) lines.push({ key: "partial", role: call.partial.role, text: call.partial.text, partial: true });
+    if (call.heard) lines.push({ key: "heard", role: "user", text: call.heard, partial: true });
+    if (call.spoken) lines.push({ key: "spoken", role: "assistant", text: call.spoken, partial: true });
     const box = call.view.words;
     const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
     keep(box, lines, (line) => `${line.key} ${line.role}`, (line) => said(line.role, line.text, { partial: line.partial }), (element, line) => sayAgain(element, line.text));
@@ -154,15 +155,17 @@ export async function show(root, { signal }) {
   const handlers = {
     ringing: (event) => { note(event.call_id, { ...event, id: event.call, started: event.at, state: "ringing", seconds: 0 }); draw(); },
     answered: known((call, event) => { Object.assign(call, { id: event.call, answered: event.at }); draw(); }),
-    state: known((call, event) => { call.state = event.state; draw(); }),
-    hearing: known((call, event) => { call.partial = { role: "user", text: event.text }; drawWords(call); }),
-    speaking: known((call, event) => {
-      const before = call.partial?.role === "assistant" ? `${call.partial.text} ` : "";
-      call.partial = { role: "assistant", text: before + event.text };
-      drawWords(call);
+    state: known((call, event) => {
+      call.state = event.state;
+      if (event.state === "listening") call.heard = "";
+      draw();
     }),
+    hearing: known((call, event) => { call.heard = event.text; drawWords(call); }),
+    speaking: known((call, event) => { call.spoken = [call.spoken, event.text].filter(Boolean).join(" "); drawWords(call); }),
+    // A turn becomes final with the first sound of its answer, so the words of both may be on their way.
     words: known((call, event) => {
-      if (call.partial?.role === event.role) call.partial = null;
+      if (event.role === "user") call.heard = "";
+      else call.spoken = !event.interrupted && call.spoken.startsWith(`${event.text} `) ? call.spoken.slice(event.text.length + 1) : "";
       call.lines.push({ role: event.role, text: event.text, at: event.at });
       if (!call.reading) call.lines.splice(0, call.lines.length - MOST_LINES);
       drawWords(call);

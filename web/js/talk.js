@@ -23,7 +23,8 @@ export async function show(root, { signal }) {
   let link = null;
   let callId = null;
   let lines = [];
-  let partial = null;
+  let heard = "";
+  let spoken = "";
   let turns = 0;
   let onset = null;
   let turn = null;
@@ -51,7 +52,7 @@ export async function show(root, { signal }) {
     setText(problem, "");
     button.disabled = true;
     setText(state, "Connecting");
-    lines = []; partial = null; turns = 0; turn = null; onset = null;
+    lines = []; heard = spoken = ""; turns = 0; turn = null; onset = null;
     drawWords();
     drawTurn();
     later.replaceChildren();
@@ -134,20 +135,23 @@ export async function show(root, { signal }) {
 
   function drawWords() {
     const shown = lines.map((line, index) => ({ ...line, key: index }));
-    if (partial) shown.push({ ...partial, key: "partial", partial: true });
+    if (heard) shown.push({ role: "user", text: heard, key: "heard", partial: true });
+    if (spoken) shown.push({ role: "assistant", text: spoken, key: "spoken", partial: true });
     keep(words, shown, (line) => `${line.key} ${line.role}`, (line) => said(line.role, line.text, { by: line.role === "assistant" ? "Assistant" : "You", partial: line.partial }), (element, line) => sayAgain(element, line.text));
     words.scrollTop = words.scrollHeight;
   }
 
   const mineOnly = (handler) => (event) => { if (link && event.call_id === callId) handler(event); };
-  on("state", mineOnly((event) => setText(state, STATE_WORDS[event.state] ?? event.state)), signal);
-  on("hearing", mineOnly((event) => { partial = { role: "user", text: event.text }; drawWords(); }), signal);
-  on("speaking", mineOnly((event) => {
-    partial = { role: "assistant", text: partial?.role === "assistant" ? `${partial.text} ${event.text}` : event.text };
-    drawWords();
+  on("state", mineOnly((event) => {
+    setText(state, STATE_WORDS[event.state] ?? event.state);
+    if (event.state === "listening") heard = "";
   }), signal);
+  on("hearing", mineOnly((event) => { heard = event.text; drawWords(); }), signal);
+  on("speaking", mineOnly((event) => { spoken = [spoken, event.text].filter(Boolean).join(" "); drawWords(); }), signal);
+  // A turn becomes final with the first sound of its answer, so the words of both may be on their way.
   on("words", mineOnly((event) => {
-    if (partial?.role === event.role) partial = null;
+    if (event.role === "user") heard = "";
+    else spoken = !event.interrupted && spoken.startsWith(`${event.text} `) ? spoken.slice(event.text.length + 1) : "";
     lines.push({ role: event.role, text: event.text });
     drawWords();
   }), signal);

@@ -21,7 +21,8 @@ assistant was silenced; where there is none of them, anything is right.
 An answer's audio lasts 60 ms a letter. ``caller "..." for S`` is S seconds of voice; a turn in several stretches is
 several such lines, and the recogniser is given their words joined. ``noise for S`` is voice without words.
 ``keys "4 2 #"`` are keys, 0.4 s apart. While a voice lasts, what of it has been said is transcribed now and then.
-``stages turn_end=0.9`` makes the turn-end model sure that the turn is over; without it there is no such model.
+``stages turn_end=0.9`` makes the turn-end model sure that the turn is over; without it there is no such model. In the
+same way ``by_words=0.9`` is what the language model says.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Stages:
     fail: str = ""
     turn_end: float = -1.0
     """Probability that every turn is over; below 0 there is no turn-end model."""
+    by_words: float = -1.0
+    """The same by the language model, told with the first token at the latest; below 0 it tells nothing."""
     partial: float = 0.6
     """Seconds of voice between two partial transcripts; 0 is none."""
 
@@ -183,8 +186,11 @@ class Simulator:
                 self.read_ahead.append(messages[-1].content)
             case cmd.EchoHeard():
                 self.echoes += 1
-            case cmd.Generate(generation, messages):
+            case cmd.Generate(generation, messages, speculative):
                 self.prompts.append(tuple(message.content for message in messages))
+                if speculative and self.stages.by_words >= 0:
+                    verdict = ev.TurnEndByWords(CALL, generation, self.stages.by_words)
+                    self.at(self.now + self.stages.first_token, verdict)
                 self._generate(generation, messages[-1].content)
             case cmd.Speak(generation, phrase, text):
                 pcm = np.full(round(len(text) * SECONDS_PER_LETTER * ev.INTERNAL_RATE), 8000, np.int16)

@@ -75,6 +75,7 @@ def test_work_of_an_older_generation_is_dropped() -> None:
         ev.Transcribed(CALL, stale, "stale", 0.1, 0.0),
         ev.PartialTranscript(CALL, stale, "stale", "stale", 0.1),
         ev.TurnEndEstimated(CALL, stale, 1.0, 0.1),
+        ev.TurnEndByWords(CALL, stale, 1.0),
         ev.ReplyText(CALL, stale, "stale", 0.1),
         ev.SpeechChunk(CALL, stale, 0, PCM, True, 0.1),
         ev.WorkFailed(CALL, stale, ev.Stage.GENERATE, "stale"),
@@ -96,6 +97,51 @@ def test_nothing_speculative_is_audible_or_remembered() -> None:
     simulator.run(4.1)
     assert simulator.said == [("user", "Hello there.")]
     assert not simulator.silent
+
+
+def test_who_goes_on_before_anything_of_the_answer_left_takes_the_turn_back() -> None:
+    """The audio is queued and the words are in the history, but no packet is out."""
+    conversation = Conversation(CALL, Persona(greeting="", idle_after=0))
+    conversation.handle(ev.CallConfirmed(CALL, 0.0), 0.0, 0)
+    conversation.handle(ev.VoiceStarted(CALL, 1.0), 1.0, 0)
+    conversation.handle(ev.VoiceStopped(CALL, 2.0, PCM), 2.1, 0)
+    number = conversation.generation
+    conversation.handle(ev.Transcribed(CALL, number, "Where can I park", 0.1, 0.0), 2.2, 0)
+    conversation.handle(ev.ReplyText(CALL, number, "Here.", 2.3), 2.3, 0)
+    conversation.handle(ev.ReplyEnded(CALL, number, "stop", 10, 0, 10, 0.05, 0.1), 2.3, 0)
+    conversation.handle(ev.SpeechChunk(CALL, number, 0, np.full(8000, 8000, np.int16), True, 0.1), 2.4, 0)
+    over = conversation.handle(ev.TimerFired(CALL, "patience", conversation._timers["patience"]), 3.2, 0)
+    assert conversation.state is State.SPEAKING
+    assert [message.content for message in conversation.history] == ["Where can I park"]
+    on = conversation.handle(ev.VoiceStarted(CALL, 3.15), 3.21, 0)
+    assert conversation.state is State.HEARING
+    assert cmd.StopPlayout() in on
+    assert conversation.history == []
+    again = conversation.handle(ev.VoiceStopped(CALL, 4.0, PCM), 4.1, 0)
+    whole = next(command for command in again if isinstance(command, cmd.Transcribe))
+    assert whole.pcm.size > 2 * PCM.size
+    assert not [command for command in [*over, *on, *again] if isinstance(command, cmd.Said)]
+
+
+def test_late_words_that_hang_in_the_air_leave_the_caller_the_floor() -> None:
+    persona = Persona(greeting="", idle_after=0, patience=0.7, patience_ceiling=1.5, filler="")
+    simulator = Simulator(persona, Stages(transcribe=0.7, turn_end=0.9, partial=0.0))
+    simulator.confirm(0.0)
+    simulator.caller(2.0, "I would like a pizza and", 1.0)
+    simulator.run(3.75)
+    assert simulator.state is State.THINKING
+    simulator.run(3.9)
+    assert simulator.state is State.PAUSING
+    simulator.run(9.0)
+    assert simulator.turns[0].parts()["patience"] == pytest.approx(1.5)
+
+
+def test_what_the_caller_said_is_recorded_when_the_call_ends_before_the_answer() -> None:
+    simulator = asked(Simulator(stages=Stages(first_token=9.0)))
+    simulator.run(5.0)
+    assert ("user", "Hello there.") not in simulator.said
+    simulator.deliver(ev.CallEnded(CALL, 200, "", 5.0))
+    assert simulator.said[-1] == ("user", "Hello there.")
 
 
 def test_the_assistant_is_ducked_before_it_is_stopped() -> None:
@@ -137,6 +183,16 @@ def test_a_voice_over_the_answer_that_is_transcribed_too_late_lets_it_go_on() ->
     simulator.stages.transcribe = 30.0
     simulator.run(20.0)
     assert simulator.said[-1] == ("assistant", story)
+
+
+def test_a_partial_transcript_that_comes_after_the_voice_leaves_the_decision_to_the_whole_one() -> None:
+    persona = Persona(greeting="Hello.", idle_after=10.0, think_limit=15.0)
+    simulator = Simulator(persona)
+    simulator.confirm(0.0)
+    simulator.caller(10.5, "Hello.", 0.625)
+    simulator.run(20.0)
+    assert ("user", "Hello.") in simulator.said
+    assert simulator.state is State.LISTENING
 
 
 def test_the_filler_is_said_once_and_its_failure_is_none() -> None:
@@ -199,6 +255,7 @@ steps = st.one_of(
     ),
     st.tuples(st.just("keys"), st.just(0.0), st.sampled_from(["1", "4 2 #", "5 5 5"])),
     st.tuples(st.just("turn_end"), st.floats(-1.0, 1.0), st.just("")),
+    st.tuples(st.just("by_words"), st.floats(-1.0, 1.0), st.just("")),
     st.tuples(st.just("wait"), st.floats(0.0, 8.0), st.just("")),
     st.tuples(st.just("fail"), st.just(0.0), st.sampled_from(["", "transcribe", "generate", "speak"])),
     st.tuples(st.just("slow"), st.floats(0.0, 4.0), st.sampled_from(["transcribe", "first_token", "speak"])),
@@ -218,9 +275,9 @@ def test_random_conversations_keep_the_rules(script: list[tuple[str, float, str]
             now += amount + 0.3
         elif kind == "keys":
             simulator.keys(now, what)
-        elif kind == "turn_end":
+        elif kind in ("turn_end", "by_words"):
             simulator.run(now)
-            simulator.stages.turn_end = amount
+            setattr(simulator.stages, kind, amount)
         elif kind == "wait":
             now += amount
         elif kind == "fail":
@@ -241,6 +298,10 @@ def test_random_conversations_keep_the_rules(script: list[tuple[str, float, str]
     spoken = [text for text in whole if not any(phrase.startswith(text) for phrase in own)]
     kept = [message.content for message in simulator.conversation.history if message.role == "assistant"]
     assert spoken == kept
+    # And what the caller said is in both, once.
+    assert [text for role, text in simulator.said if role == "user"] == [
+        message.content for message in simulator.conversation.history if message.role == "user"
+    ]
     for turn in simulator.turns:
         assert sum(turn.parts().values()) == pytest.approx(turn.total)
         assert turn.total >= min(patience, persona.patience_floor) - 1e-9

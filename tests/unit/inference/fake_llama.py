@@ -8,6 +8,7 @@ sequence holds, so a single wrong, missing or foreign token changes all that fol
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aiphone.clock import ManualClock
@@ -30,6 +31,12 @@ def next_token(tokens: list[int]) -> int:
     if reply - len("assistant\n") >= REPLY_TOKENS:
         return END
     return ord("a") + zlib.crc32(b"".join(token.to_bytes(2, "big") for token in tokens)) % 26
+
+
+def end_probability(tokens: list[int], ends: Sequence[int]) -> float:
+    """The probability that one of ``ends`` comes after ``tokens``."""
+    held = b"".join(token.to_bytes(2, "big") for token in [*tokens, *ends])
+    return zlib.crc32(held) / 2**32
 
 
 def whole_reply(prompt: list[int], max_tokens: int = 10_000) -> str:
@@ -129,11 +136,13 @@ class FakeLlama:
         if len(self.cells) + sum(len(e.tokens) for e in entries) > self.n_ctx:
             return 1
         self.row = []
+        self.after = []
         for entry in entries:
             assert 0 <= entry.seq < self.n_seq_max
             assert len(self.held(entry.seq)) == entry.pos
             self.cells += [Cell(entry.pos + i, token, {entry.seq}) for i, token in enumerate(entry.tokens)]
             self.row.append(entry.seq)
+            self.after.append(self.held(entry.seq))
         return 0
 
     def sample(self, sampler, index):
@@ -141,6 +150,13 @@ class FakeLlama:
         assert self.batches[-1][index].logits
         seq = self.row[index]
         return None if seq in self.not_numbers else next_token(self.held(seq))
+
+    def probability(self, tokens, index):
+        """How probable each token is depends on everything before it."""
+        assert self.batches[-1][index].logits
+        if self.row[index] in self.not_numbers:
+            return float("nan")
+        return end_probability(self.after[index], tokens)
 
     def new_sampler(self, sampling: Sampling, grammar):
         if grammar == "bad":
