@@ -29,6 +29,7 @@ import logging
 from collections.abc import Sequence
 
 from aiphone import events as ev
+from aiphone.actions import Action
 from aiphone.conversation import commands as cmd
 from aiphone.conversation.latency import Stopwatch
 from aiphone.conversation.overlap import DOUBT, DUCK_DB, Overlap
@@ -47,6 +48,12 @@ _ECHO_LATE = 0.8
 
 _AHEAD_WORDS = 3
 """So many new words make it worth letting the model read ahead."""
+
+_TRANSFER_LIMIT = 90.0
+"""Seconds after which a transfer that nothing is heard of has failed: longer than telephones ring."""
+
+_HOLD_SECONDS = 20.0
+"""How long the assistant leaves a caller on hold."""
 
 _WORKER_EVENTS = (
     ev.Transcribed,
@@ -99,9 +106,11 @@ class Conversation(Speaker):
 
     def _greet(self, _: ev.CallConfirmed) -> None:
         again = self.persona.greeting_again if self.history else ""
-        text = self.persona.fill(again or self.persona.greeting)
+        self._say_if_any(self.persona.fill(again or self.persona.greeting))
+
+    def _say_if_any(self, text: str, *, remembered: bool = False) -> None:
         if text.strip():
-            self._say(text)
+            self._say(text, remembered=remembered)
         else:
             self._listen()
 
@@ -235,6 +244,11 @@ class Conversation(Speaker):
             case (State.THINKING, "stuck"):
                 log.warning("%s: no answer within %.0f s", self.call_id, self.persona.think_limit)
                 self._apologise()
+            case (State.TRANSFERRING, "transfer"):
+                self._not_transferred()
+            case (State.HOLDING, "resume"):
+                self._out.append(cmd.Resume())
+                self._say_if_any(self.persona.fill(self.persona.idle_prompt))
             case (State.CLOSING, "stuck"):
                 self._out.append(cmd.HangUp(self._leaving))
                 self._go(State.ENDED)
@@ -338,6 +352,11 @@ class Conversation(Speaker):
         if self._watch is not None:
             self._watch.first_token(self._now)
         reply.finish_text()
+        action = self._allowed(reply)
+        if action is None and reply.action is not None:
+            log.warning("%s: the model wrote %s, which its persona does not allow", self.call_id, reply.action)
+        if action is not None and not reply.phrases:
+            reply.confirm(self.persona.confirmation(action))
         self._synthesise(reply)
         if not reply.phrases and not reply.held:
             self._apologise()
@@ -379,7 +398,11 @@ class Conversation(Speaker):
             self._after_audio(self._reply)
 
     def _finished(self, reply: Reply) -> None:
-        self._remember(reply, reply.text(), interrupted=False)
+        action = self._allowed(reply)
+        if action is not None and self.state is State.INTERRUPTING:
+            self._drop(action)
+            action = None
+        self._remember(reply, reply.text(), interrupted=False, action=action)
         match self.state:
             case State.INTERRUPTING:
                 self._out.append(cmd.SetGain(0.0))
@@ -389,8 +412,52 @@ class Conversation(Speaker):
             case State.CLOSING:
                 self._out.append(cmd.HangUp(self._leaving))
                 self._go(State.ENDED)
+            case _ if action is not None:
+                self._act(action)
             case _:
                 self._listen()
+
+    # --------------------------------------------------------------------------------------------- actions
+
+    def _allowed(self, reply: Reply) -> Action | None:
+        """The action at the end of an answer, when the persona allows it."""
+        return reply.action if reply.action is not None and self.persona.may(reply.action) else None
+
+    def _drop(self, action: Action) -> None:
+        log.info("%s: the caller spoke before %s was done; it is dropped", self.call_id, action)
+
+    def _act(self, action: Action) -> None:
+        """Do what the answer announced, now that it has been heard."""
+        log.info("%s: %s", self.call_id, action)
+        self._turn = Turn()
+        match action.kind:
+            case "hang up":
+                self._out.append(cmd.HangUp("the assistant hung up"))
+                self._go(State.ENDED)
+            case "transfer":
+                uri = dict(self.persona.transfers)[action.argument]
+                self._out.append(cmd.Transfer(action.argument, uri))
+                self._go(State.TRANSFERRING)
+                self._set_timer("transfer", self._now + _TRANSFER_LIMIT)
+            case "hold":
+                self._out.append(cmd.Hold())
+                self._go(State.HOLDING)
+                self._set_timer("resume", self._now + _HOLD_SECONDS)
+            case "press":
+                self._out.append(cmd.SendDigits(action.argument))
+                self._listen()
+
+    def _transferred(self, event: ev.TransferProgress) -> None:
+        if not event.final:
+            return
+        if event.code < 300:
+            self._go(State.ENDED)  # the SIP side says BYE
+        else:
+            log.info("%s: the transfer failed: %d %s", self.call_id, event.code, event.reason)
+            self._not_transferred()
+
+    def _not_transferred(self) -> None:
+        self._say_if_any(self.persona.fill(self.persona.nobody_there), remembered=True)
 
     # --------------------------------------------------------------------------------------- interruption
 
@@ -477,6 +544,8 @@ class Conversation(Speaker):
         self._out.append(cmd.SetGain(0.0))
         self._silent_since = self._now
         self._queue_end = 0
+        if (action := self._allowed(reply)) is not None:
+            self._drop(action)
         self._remember(reply, reply.heard(self._played), interrupted=True)
         self._new_generation()
         self._idle_prompts = 0

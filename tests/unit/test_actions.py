@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiphone.conversation.actions import KINDS, Action, ActionFilter, check, explained, grammar
+from aiphone.actions import KINDS, Action, ActionFilter, check, explained, grammar
 from aiphone.errors import ConfigError
 
 TARGETS = {"sales": "sip:sales@example.com", "the front desk": "sip:100@example.com"}
