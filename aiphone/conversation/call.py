@@ -17,7 +17,16 @@ from typing import Any
 from aiphone import events as ev
 from aiphone.clock import Clock
 from aiphone.conversation import commands as cmd
-from aiphone.conversation.facts import CallAnswered, CallerChanged, Hearing, Speaking, StateChanged, TurnTimed, Watcher, WordsSaid
+from aiphone.conversation.facts import (
+    CallAnswered,
+    CallerChanged,
+    Hearing,
+    Speaking,
+    StateChanged,
+    TurnTimed,
+    Watcher,
+    WordsSaid,
+)
 from aiphone.conversation.latency import TurnTimes
 from aiphone.conversation.machine import Conversation
 from aiphone.conversation.playout import PlayoutFeeder

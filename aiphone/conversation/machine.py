@@ -29,13 +29,13 @@ import logging
 from collections.abc import Sequence
 
 from aiphone import events as ev
-from aiphone.actions import Action
 from aiphone.conversation import commands as cmd
+from aiphone.conversation.actor import Actor
 from aiphone.conversation.latency import Stopwatch
 from aiphone.conversation.overlap import DOUBT, DUCK_DB, Overlap
 from aiphone.conversation.prompting import for_model, same_beginning, spoken_words
 from aiphone.conversation.reply import Reply
-from aiphone.conversation.speaker import FILLER, Speaker
+from aiphone.conversation.speaker import FILLER
 from aiphone.conversation.transitions import TABLE, State
 from aiphone.conversation.turn import Turn, limits_of
 from aiphone.persona import Message, Persona
@@ -49,12 +49,6 @@ _ECHO_LATE = 0.8
 _AHEAD_WORDS = 3
 """So many new words make it worth letting the model read ahead."""
 
-_TRANSFER_LIMIT = 90.0
-"""Seconds after which a transfer that nothing is heard of has failed: longer than telephones ring."""
-
-_HOLD_SECONDS = 20.0
-"""How long the assistant leaves a caller on hold."""
-
 _WORKER_EVENTS = (
     ev.Transcribed,
     ev.PartialTranscript,
@@ -66,7 +60,7 @@ _WORKER_EVENTS = (
 )
 
 
-class Conversation(Speaker):
+class Conversation(Actor):
     """One call's conversation. See the module's text for the rules."""
 
     def __init__(self, call_id: str, persona: Persona, history: Sequence[Message] = ()) -> None:
@@ -107,12 +101,6 @@ class Conversation(Speaker):
     def _greet(self, _: ev.CallConfirmed) -> None:
         again = self.persona.greeting_again if self.history else ""
         self._say_if_any(self.persona.fill(again or self.persona.greeting))
-
-    def _say_if_any(self, text: str, *, remembered: bool = False) -> None:
-        if text.strip():
-            self._say(text, remembered=remembered)
-        else:
-            self._listen()
 
     # ----------------------------------------------------------------------------------- the caller speaks
 
@@ -247,8 +235,7 @@ class Conversation(Speaker):
             case (State.TRANSFERRING, "transfer"):
                 self._not_transferred()
             case (State.HOLDING, "resume"):
-                self._out.append(cmd.Resume())
-                self._say_if_any(self.persona.fill(self.persona.idle_prompt))
+                self._take_back_from_hold()
             case (State.CLOSING, "stuck"):
                 self._out.append(cmd.HangUp(self._leaving))
                 self._go(State.ENDED)
@@ -352,11 +339,7 @@ class Conversation(Speaker):
         if self._watch is not None:
             self._watch.first_token(self._now)
         reply.finish_text()
-        action = self._allowed(reply)
-        if action is None and reply.action is not None:
-            log.warning("%s: the model wrote %s, which its persona does not allow", self.call_id, reply.action)
-        if action is not None and not reply.phrases:
-            reply.confirm(self.persona.confirmation(action))
+        self._announce(reply)
         self._synthesise(reply)
         if not reply.phrases and not reply.held:
             self._apologise()
@@ -399,9 +382,9 @@ class Conversation(Speaker):
 
     def _finished(self, reply: Reply) -> None:
         action = self._allowed(reply)
-        if action is not None and self.state is State.INTERRUPTING:
-            self._drop(action)
+        if self.state is State.INTERRUPTING:
             action = None
+            self._drop(reply)
         self._remember(reply, reply.text(), interrupted=False, action=action)
         match self.state:
             case State.INTERRUPTING:
@@ -416,48 +399,6 @@ class Conversation(Speaker):
                 self._act(action)
             case _:
                 self._listen()
-
-    # --------------------------------------------------------------------------------------------- actions
-
-    def _allowed(self, reply: Reply) -> Action | None:
-        """The action at the end of an answer, when the persona allows it."""
-        return reply.action if reply.action is not None and self.persona.may(reply.action) else None
-
-    def _drop(self, action: Action) -> None:
-        log.info("%s: the caller spoke before %s was done; it is dropped", self.call_id, action)
-
-    def _act(self, action: Action) -> None:
-        """Do what the answer announced, now that it has been heard."""
-        log.info("%s: %s", self.call_id, action)
-        self._turn = Turn()
-        match action.kind:
-            case "hang up":
-                self._out.append(cmd.HangUp("the assistant hung up"))
-                self._go(State.ENDED)
-            case "transfer":
-                uri = dict(self.persona.transfers)[action.argument]
-                self._out.append(cmd.Transfer(action.argument, uri))
-                self._go(State.TRANSFERRING)
-                self._set_timer("transfer", self._now + _TRANSFER_LIMIT)
-            case "hold":
-                self._out.append(cmd.Hold())
-                self._go(State.HOLDING)
-                self._set_timer("resume", self._now + _HOLD_SECONDS)
-            case "press":
-                self._out.append(cmd.SendDigits(action.argument))
-                self._listen()
-
-    def _transferred(self, event: ev.TransferProgress) -> None:
-        if not event.final:
-            return
-        if event.code < 300:
-            self._go(State.ENDED)  # the SIP side says BYE
-        else:
-            log.info("%s: the transfer failed: %d %s", self.call_id, event.code, event.reason)
-            self._not_transferred()
-
-    def _not_transferred(self) -> None:
-        self._say_if_any(self.persona.fill(self.persona.nobody_there), remembered=True)
 
     # --------------------------------------------------------------------------------------- interruption
 
@@ -544,8 +485,7 @@ class Conversation(Speaker):
         self._out.append(cmd.SetGain(0.0))
         self._silent_since = self._now
         self._queue_end = 0
-        if (action := self._allowed(reply)) is not None:
-            self._drop(action)
+        self._drop(reply)
         self._remember(reply, reply.heard(self._played), interrupted=True)
         self._new_generation()
         self._idle_prompts = 0

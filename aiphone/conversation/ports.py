@@ -133,7 +133,10 @@ class LanguageModelPort(Protocol):
         speculative: bool = False,
         grammar: str | None = None,
     ) -> None:
-        """Write the next message, within ``grammar`` (GBNF); answers with ``ReplyText``, then ``ReplyEnded`` or ``WorkFailed``."""
+        """Write the next message; answers with ``ReplyText``, then ``ReplyEnded`` or ``WorkFailed``.
+
+        ``grammar`` is GBNF that the message must fit.
+        """
         ...
 
     def read_ahead(self, call_id: str, generation: int, messages: Sequence[Message]) -> None:

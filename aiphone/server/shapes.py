@@ -381,7 +381,11 @@ LIVE_CALL = Schema(
         Field("caller_name", "string", "Name it goes by. Escape it."),
         Field("called", "string", "What was called."),
         Field("direction", "string", "Who called.", choices=_DIRECTIONS),
-        Field("state", "string", "waiting, listening, hearing, pausing, thinking, speaking, interrupting, transferring, holding, closing."),
+        Field(
+            "state",
+            "string",
+            "waiting, listening, hearing, pausing, thinking, speaking, interrupting, transferring, holding, closing.",
+        ),
         Field("started", "number", "Unix time."),
         Field("answered", "number", "Unix time.", nullable=True),
         Field("seconds", "number", "How long it has gone on."),

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiphone.errors import StorageError
 from aiphone.actions import targets_of
+from aiphone.errors import StorageError
 from aiphone.persona import Persona, Sampling
 
 DEFAULT_PERSONA = "default"
