@@ -24,7 +24,7 @@ MAY = Persona(
     actions=("hang up", "transfer", "press", "hold"),
     transfers=(("sales", "sip:sales@192.0.2.7"), ("the front desk", "sip:100@192.0.2.7")),
 )
-WILD = Sampling(temperature=3.0, top_k=0, top_p=1.0, min_p=0.0, max_tokens=24)
+WILD = Sampling(temperature=3.0, top_k=0, top_p=1.0, min_p=0.0, max_tokens=16)
 """Anything at all, so that only the grammar keeps it in order."""
 
 
@@ -62,7 +62,7 @@ def parted(text: str) -> tuple[str, ActionFilter]:
 
 
 def test_whatever_it_writes_under_the_grammar_parses(desk: Desk) -> None:
-    rounds = int(os.environ.get("AIPHONE_TEST_ROUNDS", "12"))
+    rounds = int(os.environ.get("AIPHONE_TEST_ROUNDS", "3"))
     for seed in range(rounds):
         text = desk.ask(replace(MAY, sampling=replace(WILD, seed=seed)), "Write a list [1], [2].", MAY.grammar())
         spoken, parts = parted(text)
