@@ -84,6 +84,7 @@ async function edit(root, name, signal) {
       text("Said when nobody answers", "nobody_there")]),
     group("Advanced", [
       text("The transcript calls the caller", "caller_name"),
+      field({ label: "Remember callers", name: "remember", type: "checkbox", value: persona.remember, hint: "Keep conversations from call to call, with a session file." }),
       text("Wake command", "wake_command", "When set, only turns that begin with it are answered."),
       text("Said after the wake command alone", "heard_ok"),
       number("Temperature", "temperature", "0.05", "0 always takes the likeliest word."),
