@@ -200,6 +200,14 @@ class Settings:
         15.0, "--idle-after", group="conversation", low=0.0, high=3600.0, metavar="SECONDS",
         help="silence after which the assistant asks whether anyone is there; 0 is never",
     )  # fmt: skip
+    actions: str = _option(
+        "", "--actions", group="conversation", metavar="LIST",
+        help="what the assistant may do besides talking: some of 'hang up', 'transfer', 'press', 'hold', with commas",
+    )  # fmt: skip
+    transfers: str = _option(
+        "", "--transfers", group="conversation", metavar="LIST",
+        help="to whom it may transfer callers, as in 'sales = sip:sales@example.com', with commas",
+    )  # fmt: skip
     session: str = _option(
         "", "--session", group="conversation", metavar="FILE",
         help="keep each caller's conversation in this file and go on from it",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from aiphone.actions import HANG_UP, TRANSFER, Action, explained, grammar
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -80,10 +82,37 @@ class Persona:
     heard_ok: str = ""
     """Said when the wake command was all that was said (``-ho``)."""
 
+    actions: tuple[str, ...] = ()
+    """What the assistant may do besides talking (``actions.KINDS``)."""
+    transfers: tuple[tuple[str, str], ...] = ()
+    """To whom it may transfer callers: names and SIP URIs."""
+    connecting: str = "One moment, I will connect you."
+    """Said before a transfer when the model says nothing itself."""
+    nobody_there: str = "I am sorry, nobody answers there."
+    """Said when a transfer failed."""
+
     def system_message(self) -> Message:
-        """The system prompt with the names filled in."""
-        return Message("system", self.fill(self.prompt))
+        """The system prompt with the names filled in, and what the assistant may do."""
+        may = explained(self.actions, dict(self.transfers))
+        return Message("system", f"{self.fill(self.prompt)} {may}".strip())
+
+    def grammar(self) -> str | None:
+        """GBNF of an answer; None when nothing but talking is allowed."""
+        return grammar(self.actions, dict(self.transfers)) or None
+
+    def may(self, action: Action) -> bool:
+        """Whether it is allowed. A model's text is never trusted, grammar or not."""
+        known = action.kind != TRANSFER or action.argument in dict(self.transfers)
+        return action.kind in self.actions and known
+
+    def confirmation(self, action: Action) -> str:
+        """What is said before an action when the model says nothing itself; never empty."""
+        name = {HANG_UP: "goodbye", TRANSFER: "connecting"}.get(action.kind, "filler")
+        return self.fill(str(getattr(self, name)).strip() or getattr(_DEFAULT, name))
 
     def fill(self, text: str) -> str:
         """Replace ``{name}`` and ``{caller}``; any other brace stays as it is."""
         return text.replace("{name}", self.name).replace("{caller}", self.caller_name)
+
+
+_DEFAULT = Persona()

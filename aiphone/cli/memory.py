@@ -86,10 +86,16 @@ class Memory:
         self._model.open(call_id, persona, restore=self._restore.pop(call_id, None))
 
     def generate(
-        self, call_id: str, generation: int, messages: Sequence[Message], *, speculative: bool = False
+        self,
+        call_id: str,
+        generation: int,
+        messages: Sequence[Message],
+        *,
+        speculative: bool = False,
+        grammar: str | None = None,
     ) -> None:
         """Passed on."""
-        self._model.generate(call_id, generation, messages, speculative=speculative)
+        self._model.generate(call_id, generation, messages, speculative=speculative, grammar=grammar)
 
     def read_ahead(self, call_id: str, generation: int, messages: Sequence[Message]) -> None:
         """Passed on."""

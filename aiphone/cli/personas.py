@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from aiphone.actions import check, targets_of
 from aiphone.config import Settings
 from aiphone.errors import ConfigError
 from aiphone.persona import Persona, Sampling
 
 
 def default_persona(settings: Settings) -> Persona:
-    """Who answers. Raises ``ConfigError`` for a prompt file that cannot be read."""
+    """Who answers. Raises ``ConfigError`` for a prompt file that cannot be read, or actions that make no sense."""
     persona = Persona(
         name=settings.bot_name,
         caller_name=settings.person,
@@ -32,7 +33,10 @@ def default_persona(settings: Settings) -> Persona:
         idle_after=settings.idle_after,
         wake_command=settings.wake_command,
         heard_ok=settings.heard_ok,
+        actions=tuple(_listed(settings.actions)),
+        transfers=targets_of(_listed(settings.transfers)),
     )
+    check(persona.actions, dict(persona.transfers))
     if settings.prompt_file:
         persona = replace(persona, prompt=_read_prompt(Path(settings.prompt_file)))
     return persona
@@ -41,6 +45,10 @@ def default_persona(settings: Settings) -> Persona:
 def personas_by_line(settings: Settings, default: Persona) -> dict[str, Persona]:
     """Personas of the lines that have a greeting of their own."""
     return {line.client_id: replace(default, greeting=line.greeting) for line in settings.lines if line.greeting}
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _read_prompt(path: Path) -> str:

@@ -17,7 +17,16 @@ from typing import Any
 from aiphone import events as ev
 from aiphone.clock import Clock
 from aiphone.conversation import commands as cmd
-from aiphone.conversation.facts import CallAnswered, Hearing, Speaking, StateChanged, TurnTimed, Watcher, WordsSaid
+from aiphone.conversation.facts import (
+    CallAnswered,
+    CallerChanged,
+    Hearing,
+    Speaking,
+    StateChanged,
+    TurnTimed,
+    Watcher,
+    WordsSaid,
+)
 from aiphone.conversation.latency import TurnTimes
 from aiphone.conversation.machine import Conversation
 from aiphone.conversation.playout import PlayoutFeeder
@@ -36,7 +45,7 @@ from aiphone.conversation.ports import (
 )
 from aiphone.conversation.record import CallRecord
 from aiphone.conversation.transitions import State
-from aiphone.errors import MediaError
+from aiphone.errors import MediaError, SipError
 from aiphone.speech.echo import EchoGate
 
 log = logging.getLogger(__name__)
@@ -92,6 +101,10 @@ class Call:
         self._confirmed: ev.CallConfirmed | None = None
         self._top_up: TimerHandle | None = None
         self._time_up: TimerHandle | None = None
+        self._keys_by_rtp = False
+        """Whether telephone-event was negotiated."""
+        self._transfer_to = ""
+        self._memory_key = f"{record.line_id}:{_PORT.sub('', record.caller)}"
 
     # ------------------------------------------------------------------------------------------------ events
 
@@ -103,12 +116,22 @@ class Call:
             case ev.CallConfirmed():
                 self._confirmed = event
                 self._begin()
+            case ev.TransferProgress():
+                if event.final and event.code < 300:
+                    self.record.end_reason = f"transferred to {self._transfer_to}"
+                self._step(event)
+            case ev.CallMoved():
+                # The words so far stay with whom they were said to: the memory's key does not change.
+                log.info("%s: goes on with %s", self.record.call_id, event.remote)
+                self.record.caller = event.remote or self.record.caller
+                self._watch(CallerChanged(self.record))
             case ev.CallProgress():
                 log.info("%s: %d %s", self.record.call_id, event.code, event.reason)
             case _:
                 self._step(event)
 
     def _negotiated(self, event: ev.MediaNegotiated) -> None:
+        self._keys_by_rtp = event.stream.dtmf_payload_type is not None
         if self._media is not None:
             self._media.update(event.stream)
             return
@@ -146,6 +169,8 @@ class Call:
             self._carry_out(command)
         if self.conversation.state is not before:
             self._watch(StateChanged(self.record, self.conversation.state.value))
+            if before is State.TRANSFERRING and self.conversation.state is not State.ENDED:
+                self.record.end_reason = ""
         if not isinstance(event, ev.Transcribed | ev.PartialTranscript) or event.generation != current:
             return
         # What is said over the assistant may be our own words, or nothing: it is told when it has become a turn.
@@ -166,7 +191,8 @@ class Call:
                 stages.model.read_ahead(call_id, generation, messages)
             case cmd.Generate(generation, messages, speculative):
                 log.debug("%s: prompt %s", call_id, [(message.role, message.content) for message in messages])
-                stages.model.generate(call_id, generation, messages, speculative=speculative)
+                grammar = self.conversation.persona.grammar()
+                stages.model.generate(call_id, generation, messages, speculative=speculative, grammar=grammar)
             case cmd.Promote(generation):
                 stages.model.promote(call_id, generation)
             case cmd.Speak(generation, phrase, text):
@@ -200,6 +226,14 @@ class Call:
             case cmd.HangUp(reason):
                 self.record.end_reason = self.record.end_reason or reason
                 stages.sip.hangup(call_id, reason=reason)
+            case cmd.Transfer(name, uri):
+                self._transfer(name, uri)
+            case cmd.SendDigits(digits):
+                self._press(digits)
+            case cmd.Hold():
+                stages.sip.hold(call_id)
+            case cmd.Resume():
+                stages.sip.resume(call_id)
             case cmd.Said():
                 self.record.words.append(command)
                 self._watch(WordsSaid(self.record, command.role, command.text, command.at, command.interrupted))
@@ -208,6 +242,26 @@ class Call:
             case cmd.InteractionDone(history):
                 if stages.memory is not None and self.conversation.persona.remember:
                     stages.memory.keep(call_id, self.memory_key, history)
+
+    def _transfer(self, name: str, uri: str) -> None:
+        self._transfer_to = name
+        # What the record says when the caller hangs up before we know.
+        self.record.end_reason = f"being transferred to {name}"
+        try:
+            self._stages.sip.transfer(self.record.call_id, uri)
+        except SipError as error:
+            now = self._stages.clock.now()
+            failed = ev.TransferProgress(self.record.call_id, 500, str(error), final=True, at=now)
+            self._stages.timers.call_at(now, partial(self._feed, failed))
+
+    def _press(self, digits: str) -> None:
+        try:
+            if self._media is not None and self._keys_by_rtp:
+                self._media.send_digits(digits)
+            else:
+                self._stages.sip.send_info_digits(self.record.call_id, digits)
+        except (MediaError, SipError) as error:
+            log.warning("%s: the keys were not sent: %s", self.record.call_id, error)
 
     def _measured(self, times: TurnTimes) -> None:
         self.record.turns.append(times)
@@ -245,7 +299,7 @@ class Call:
 
         Without the port of the caller's URI: many phones take another one each time they start.
         """
-        return f"{self.record.line_id}:{_PORT.sub('', self.record.caller)}"
+        return self._memory_key
 
     def media_stats(self) -> Any:
         """The media engine's counters for this call, or None when it has no media."""

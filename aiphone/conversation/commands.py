@@ -121,6 +121,32 @@ class HangUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """Send the caller on; ``TransferProgress`` tells what becomes of it."""
+
+    name: str
+    """The target's name, for people."""
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendDigits:
+    """Press keys."""
+
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Put the caller on hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Take the caller back from hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """Somebody's words became part of the conversation."""
 
@@ -160,6 +186,10 @@ Command = (
     | SetTimer
     | CancelTimer
     | HangUp
+    | Transfer
+    | SendDigits
+    | Hold
+    | Resume
     | Said
     | TurnMeasured
     | InteractionDone

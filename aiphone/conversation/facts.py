@@ -33,6 +33,11 @@ class CallAnswered(CallFact):
 
 
 @dataclass(frozen=True, slots=True)
+class CallerChanged(CallFact):
+    """Somebody else is at the other end: the call was transferred; ``record.caller`` is who."""
+
+
+@dataclass(frozen=True, slots=True)
 class StateChanged(CallFact):
     """The conversation went to another state (see ``transitions.State``)."""
 

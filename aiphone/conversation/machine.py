@@ -31,11 +31,12 @@ from collections.abc import Sequence
 
 from aiphone import events as ev
 from aiphone.conversation import commands as cmd
+from aiphone.conversation.actor import Actor
 from aiphone.conversation.latency import Stopwatch
 from aiphone.conversation.overlap import DOUBT, DUCK_DB, Overlap
 from aiphone.conversation.prompting import for_model, same_beginning, spoken_words
 from aiphone.conversation.reply import Reply
-from aiphone.conversation.speaker import FILLER, Speaker
+from aiphone.conversation.speaker import FILLER
 from aiphone.conversation.transitions import TABLE, State
 from aiphone.conversation.turn import Turn, limits_of
 from aiphone.persona import Message, Persona
@@ -61,7 +62,7 @@ _WORKER_EVENTS = (
 )
 
 
-class Conversation(Speaker):
+class Conversation(Actor):
     """One call's conversation. See the module's text for the rules."""
 
     def __init__(self, call_id: str, persona: Persona, history: Sequence[Message] = ()) -> None:
@@ -101,11 +102,7 @@ class Conversation(Speaker):
 
     def _greet(self, _: ev.CallConfirmed) -> None:
         again = self.persona.greeting_again if self.history else ""
-        text = self.persona.fill(again or self.persona.greeting)
-        if text.strip():
-            self._say(text)
-        else:
-            self._listen()
+        self._say_if_any(self.persona.fill(again or self.persona.greeting))
 
     # ----------------------------------------------------------------------------------- the caller speaks
 
@@ -245,6 +242,10 @@ class Conversation(Speaker):
             case (State.THINKING, "stuck"):
                 log.warning("%s: no answer within %.0f s", self.call_id, self.persona.think_limit)
                 self._apologise()
+            case (State.TRANSFERRING, "transfer"):
+                self._not_transferred()
+            case (State.HOLDING, "resume"):
+                self._take_back_from_hold()
             case (State.CLOSING, "stuck"):
                 self._out.append(cmd.HangUp(self._leaving))
                 self._go(State.ENDED)
@@ -358,6 +359,7 @@ class Conversation(Speaker):
         if self._watch is not None:
             self._watch.first_token(self._now)
         reply.finish_text()
+        self._announce(reply)
         self._synthesise(reply)
         if not reply.phrases and not reply.held:
             self._apologise()
@@ -399,7 +401,11 @@ class Conversation(Speaker):
             self._after_audio(self._reply)
 
     def _finished(self, reply: Reply) -> None:
-        self._remember(reply, reply.text(), interrupted=False)
+        action = self._allowed(reply)
+        if self.state is State.INTERRUPTING:
+            action = None
+            self._drop(reply)
+        self._remember(reply, reply.text(), interrupted=False, action=action)
         match self.state:
             case State.INTERRUPTING:
                 self._out.append(cmd.SetGain(0.0))
@@ -409,6 +415,8 @@ class Conversation(Speaker):
             case State.CLOSING:
                 self._out.append(cmd.HangUp(self._leaving))
                 self._go(State.ENDED)
+            case _ if action is not None:
+                self._act(action)
             case _:
                 self._listen()
 
@@ -500,6 +508,7 @@ class Conversation(Speaker):
         self._out.append(cmd.SetGain(0.0))
         self._silent_since = self._now
         self._queue_end = 0
+        self._drop(reply)
         self._remember(reply, reply.heard(self._played), interrupted=True)
         self._new_generation()
         self._idle_prompts = 0

@@ -30,6 +30,10 @@ class MediaCallPort(Protocol):
         """Level of the playout. Main thread only."""
         ...
 
+    def send_digits(self, digits: str) -> None:
+        """Send keys as telephone-event (RFC 4733). Main thread only. Raises ``MediaError`` without it."""
+        ...
+
     def update(self, stream: RtpStream) -> None:
         """Offer and answer changed. Main thread only."""
         ...
@@ -121,11 +125,18 @@ class LanguageModelPort(Protocol):
         ...
 
     def generate(
-        self, call_id: str, generation: int, messages: Sequence[Message], *, speculative: bool = False
+        self,
+        call_id: str,
+        generation: int,
+        messages: Sequence[Message],
+        *,
+        speculative: bool = False,
+        grammar: str | None = None,
     ) -> None:
         """Write the next message; answers with ``ReplyText``, then ``ReplyEnded`` or ``WorkFailed``.
 
         For a speculative request ``TurnEndByWords`` may come before.
+        ``grammar`` is GBNF that the message must fit.
         """
         ...
 
@@ -175,6 +186,22 @@ class SipPort(Protocol):
 
     def hangup(self, call_id: str, code: int = 0, reason: str = "") -> None:
         """End a call."""
+        ...
+
+    def transfer(self, call_id: str, uri: str) -> None:
+        """Send the other side on; ``TransferProgress`` follows. Raises ``SipError`` for an address that is none."""
+        ...
+
+    def hold(self, call_id: str) -> None:
+        """Put the other side on hold."""
+        ...
+
+    def resume(self, call_id: str) -> None:
+        """Take it back."""
+        ...
+
+    def send_info_digits(self, call_id: str, digits: str) -> None:
+        """Press keys by SIP INFO."""
         ...
 
 

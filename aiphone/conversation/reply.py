@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from aiphone.actions import Action, ActionFilter
 from aiphone.events import FRAME_SAMPLES, INTERNAL_RATE, Pcm
 from aiphone.speech.phrases import PhraseCutter
 
@@ -50,15 +51,26 @@ class Reply:
     waiting: list[tuple[int, Pcm]] = field(default_factory=list)
     """Audio that may not be played yet: phrase number and samples."""
     _cutter: PhraseCutter = field(default_factory=PhraseCutter)
+    _filter: ActionFilter = field(default_factory=ActionFilter)
 
     def add_text(self, text: str) -> None:
-        """More of the answer was written."""
-        self.phrases += [Phrase(phrase) for phrase in self._cutter.feed(text)]
+        """More of the answer was written; an action in it is no part of what is spoken."""
+        self.phrases += [Phrase(phrase) for phrase in self._cutter.feed(self._filter.feed(text))]
 
     def finish_text(self) -> None:
         """The answer is written to its end."""
-        self.phrases += [Phrase(phrase) for phrase in self._cutter.finish()]
+        texts = [*self._cutter.feed(self._filter.finish()), *self._cutter.finish()]
+        self.phrases += [Phrase(phrase) for phrase in texts]
         self.text_complete = True
+
+    @property
+    def action(self) -> Action | None:
+        """What the answer ends with; whether it may be done is not looked at here."""
+        return self._filter.action
+
+    def confirm(self, text: str) -> None:
+        """Give an answer that is only an action its words."""
+        self.phrases.append(Phrase(text))
 
     def to_synthesise(self) -> list[tuple[int, str]]:
         """Phrases to ask for now, each once: while held the first alone, then all."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiphone import events as ev
+from aiphone.actions import Action
 from aiphone.conversation import commands as cmd
 from aiphone.conversation.latency import Stopwatch
 from aiphone.conversation.overlap import Overlap
@@ -57,11 +58,11 @@ class Speaker:
 
     # --------------------------------------------------------------------------------------------- words
 
-    def _say(self, text: str, state: State = State.THINKING) -> None:
-        """Speak words that no model wrote."""
+    def _say(self, text: str, state: State = State.THINKING, *, remembered: bool = False) -> None:
+        """Speak words that no model wrote; ``remembered`` are those that it should know of all the same."""
         self._new_generation()
         self._watch = None
-        reply = self._reply = Reply(self.generation, held=False, canned=True)
+        reply = self._reply = Reply(self.generation, held=False, canned=not remembered)
         reply.add_text(text)
         reply.finish_text()
         self._go(state)
@@ -134,15 +135,18 @@ class Speaker:
             self._watch = None
             self._out.append(cmd.TurnMeasured(times))
 
-    def _remember(self, reply: Reply, text: str, *, interrupted: bool) -> None:
-        """What was heard of a reply enters the record, and what the model wrote of it the history."""
+    def _remember(self, reply: Reply, text: str, *, interrupted: bool, action: Action | None = None) -> None:
+        """What was heard of a reply enters the record, and what the model wrote of it the history.
+
+        An ``action`` that is done is part of what it wrote: the model is to know of it later.
+        """
         self._record()
         self._reply = None
         answered, self._committed_text = bool(self._committed_text), ""
         if text:
             self._last_words = spoken_words(text)
             if not reply.canned:
-                self.history.append(Message("assistant", text))
+                self.history.append(Message("assistant", f"{text} {action}" if action else text))
             self._out.append(cmd.Said("assistant", text, self._now, interrupted))
         if answered:
             self._out.append(cmd.InteractionDone(tuple(self.history)))

@@ -31,6 +31,10 @@ class State(enum.Enum):
     """The assistant's audio is going out."""
     INTERRUPTING = "interrupting"
     """Both speak; the assistant is turned down until it is clear who goes on."""
+    TRANSFERRING = "transferring"
+    """The caller was sent on to somebody else, who has not answered yet."""
+    HOLDING = "holding"
+    """The caller is on hold, and not heard."""
     CLOSING = "closing"
     """The assistant says goodbye; the call ends when it is out."""
     ENDED = "ended"
@@ -52,6 +56,8 @@ class Transition:
 
 def _rows() -> Iterator[Transition]:
     t = Transition
+    # Where an answer leads that was heard to its end: what it announced is done then.
+    done = (S.LISTENING, S.TRANSFERRING, S.HOLDING, S.ENDED)
     yield t(S.WAITING, ev.CallConfirmed, "greet", (S.THINKING, S.LISTENING))
 
     yield t(S.LISTENING, ev.VoiceStarted, "hear", (S.HEARING,))
@@ -64,9 +70,9 @@ def _rows() -> Iterator[Transition]:
     yield t(S.SPEAKING, ev.VoiceStarted, "duck", (S.INTERRUPTING, S.HEARING))
     yield t(S.INTERRUPTING, ev.VoiceContinues, "transcribe_so_far", (S.INTERRUPTING,))
     yield t(S.INTERRUPTING, ev.PartialTranscript, "overhear", (S.INTERRUPTING, S.HEARING))
-    yield t(S.INTERRUPTING, ev.VoiceStopped, "fall_silent", (S.INTERRUPTING, S.SPEAKING, S.LISTENING))
+    yield t(S.INTERRUPTING, ev.VoiceStopped, "fall_silent", (S.INTERRUPTING, S.SPEAKING, *done))
     yield t(S.INTERRUPTING, ev.VoiceStarted, "speak_again", (S.INTERRUPTING,))
-    yield t(S.INTERRUPTING, ev.Transcribed, "judge", (S.INTERRUPTING, S.SPEAKING, S.PAUSING, S.HEARING, S.LISTENING))
+    yield t(S.INTERRUPTING, ev.Transcribed, "judge", (S.INTERRUPTING, S.SPEAKING, S.PAUSING, S.HEARING, *done))
 
     for state in (S.LISTENING, S.PAUSING, S.THINKING, S.SPEAKING, S.INTERRUPTING):
         yield t(state, ev.DigitReceived, "press", (S.PAUSING,))
@@ -81,7 +87,7 @@ def _rows() -> Iterator[Transition]:
     over = {
         S.PAUSING: (),
         S.THINKING: (S.LISTENING,),
-        S.SPEAKING: (S.LISTENING,),
+        S.SPEAKING: done,
         S.INTERRUPTING: (S.HEARING,),
         S.CLOSING: (S.ENDED,),
     }
@@ -92,22 +98,26 @@ def _rows() -> Iterator[Transition]:
         yield t(state, ev.SpeechChunk, "add_audio", (state, *ends, *sounds))
     yield t(S.PAUSING, ev.WorkFailed, "remember_failure", (S.PAUSING,))
     yield t(S.THINKING, ev.WorkFailed, "fail", (S.THINKING, S.LISTENING))
-    yield t(S.SPEAKING, ev.WorkFailed, "fail", (S.SPEAKING, S.LISTENING))
-    yield t(S.INTERRUPTING, ev.WorkFailed, "fail", (S.INTERRUPTING, S.HEARING, S.SPEAKING, S.LISTENING))
+    yield t(S.SPEAKING, ev.WorkFailed, "fail", (S.SPEAKING, *done))
+    yield t(S.INTERRUPTING, ev.WorkFailed, "fail", (S.INTERRUPTING, S.HEARING, S.SPEAKING, *done))
     yield t(S.CLOSING, ev.WorkFailed, "fail", (S.CLOSING, S.ENDED))
 
     for state in (S.THINKING, S.SPEAKING, S.INTERRUPTING, S.CLOSING):
         yield t(state, ev.PlayoutStarted, "measure", (state,))
     yield t(S.THINKING, ev.PlayoutDrained, "drained", (S.THINKING,))
-    yield t(S.SPEAKING, ev.PlayoutDrained, "drained", (S.SPEAKING, S.LISTENING))
+    yield t(S.SPEAKING, ev.PlayoutDrained, "drained", (S.SPEAKING, *done))
     yield t(S.INTERRUPTING, ev.PlayoutDrained, "drained", (S.INTERRUPTING, S.HEARING))
     yield t(S.CLOSING, ev.PlayoutDrained, "drained", (S.CLOSING, S.ENDED))
 
     yield t(S.PAUSING, ev.TimerFired, "timer", (S.THINKING, S.SPEAKING, S.LISTENING))
-    yield t(S.INTERRUPTING, ev.TimerFired, "timer", (S.INTERRUPTING, S.HEARING, S.SPEAKING, S.LISTENING))
+    yield t(S.INTERRUPTING, ev.TimerFired, "timer", (S.INTERRUPTING, S.HEARING, S.SPEAKING, *done))
     yield t(S.LISTENING, ev.TimerFired, "timer", (S.THINKING, S.CLOSING))
     yield t(S.THINKING, ev.TimerFired, "timer", (S.THINKING, S.LISTENING))
     yield t(S.CLOSING, ev.TimerFired, "timer", (S.ENDED,))
+
+    yield t(S.TRANSFERRING, ev.TransferProgress, "transferred", (S.TRANSFERRING, S.THINKING, S.LISTENING, S.ENDED))
+    yield t(S.TRANSFERRING, ev.TimerFired, "timer", (S.THINKING, S.LISTENING))
+    yield t(S.HOLDING, ev.TimerFired, "timer", (S.THINKING, S.LISTENING))
 
     for state in State:
         if state not in (S.WAITING, S.CLOSING, S.ENDED):

@@ -13,7 +13,7 @@ from typing import Any
 from aiphone.inference.openai_http import EndpointError
 from aiphone.persona import Message, Sampling
 
-EXTRAS = ("top_k", "min_p")
+EXTRAS = ("top_k", "min_p", "grammar")
 """Settings that OpenAI's own API does not know."""
 
 

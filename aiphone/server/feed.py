@@ -51,6 +51,9 @@ class EventFeed:
             case f.CallAnswered():
                 at = fact.record.answered if fact.record.answered is not None else self._clock.now()
                 self._hub.publish("answered", call_id=call_id, call=call, at=self._at(at), **self._who(fact.record))
+            case f.CallerChanged():
+                at = self._at(self._clock.now())
+                self._hub.publish("moved", call_id=call_id, call=call, at=at, **self._who(fact.record))
             case f.StateChanged():
                 self._hub.publish("state", call_id=call_id, call=call, state=fact.state)
             case f.Hearing():

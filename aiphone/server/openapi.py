@@ -26,6 +26,7 @@ A WebSocket. Each text message is one JSON object with `id` (rises; not always b
 | `registration` | `client_id`, `state`, `reason`, `since` |
 | `clients` | SIP clients were added, changed or removed: read them anew |
 | `ringing`, `answered` | `call_id`, `call`, `line_id`, `caller`, `caller_name`, `called`, `direction`, `at` |
+| `moved` | the same: the call was transferred, and goes on with another `caller` |
 | `state` | `call_id`, `call`, `state` |
 | `hearing` | `call_id`, `call`, `text`: what the caller seems to say, may still change |
 | `speaking` | `call_id`, `call`, `text`: words that are being spoken |

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from aiphone.actions import check
+from aiphone.errors import ConfigError
 from aiphone.server.api import Answer, Api, ApiError, Request, etag
+from aiphone.server.schema import Invalid, Problem
 from aiphone.store.records import DEFAULT_PERSONA, DuplicateError, PersonaRecord
 
 
@@ -16,7 +19,7 @@ async def list_personas(api: Api, request: Request) -> Answer:  # noqa: ARG001 -
 
 async def add_persona(api: Api, request: Request) -> Answer:
     """``POST /api/personas``."""
-    record = PersonaRecord(**request.body)
+    record = _checked(PersonaRecord(**request.body))
     try:
         made = await api.run(api.store.add_persona, record)
     except DuplicateError:
@@ -36,7 +39,7 @@ async def get_persona(api: Api, request: Request) -> Answer:
 
 async def change_persona(api: Api, request: Request) -> Answer:
     """``PUT /api/personas/{persona}``."""
-    record = PersonaRecord(name=request.path["persona"], **request.body)
+    record = _checked(PersonaRecord(name=request.path["persona"], **request.body))
     stored = await api.run(api.store.update_persona, record, request.if_match)
     await api.audit(request, "change", f"persona {stored.name}")
     _changed(api)
@@ -54,6 +57,16 @@ async def delete_persona(api: Api, request: Request) -> Answer:
     await api.audit(request, "delete", f"persona {name}")
     _changed(api)
     return Answer(status=204)
+
+
+def _checked(record: PersonaRecord) -> PersonaRecord:
+    """What no field alone says: the actions must make sense together. Raises ``Invalid``."""
+    try:
+        persona = record.persona()
+        check(persona.actions, dict(persona.transfers))
+    except ConfigError as error:
+        raise Invalid([Problem("transfers", str(error), "lines like sales = sip:sales@example.com")]) from None
+    return record
 
 
 def _changed(api: Api) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiphone.actions import KINDS
 from aiphone.persona import Persona
 from aiphone.server.schema import TEXT, Field, Schema
 
@@ -253,6 +254,26 @@ PERSONA = Schema(
         _text("apology", "Said when an answer failed.", 1000, _P.apology, pattern=TEXT),
         _text("wake_command", "When set, only turns that begin with it are answered."),
         _text("heard_ok", "Said when the wake command was all that was said."),
+        Field(
+            "actions",
+            "array",
+            "What the assistant may do besides talking: hang up, transfer, press (keys), hold.",
+            (),
+            high=len(KINDS),
+            pattern="|".join(KINDS),
+            expected="a list of some of " + ", ".join(KINDS),
+        ),
+        Field(
+            "transfers",
+            "array",
+            "To whom it may transfer; the assistant is told the names.",
+            (),
+            high=20,
+            pattern=r"[a-z][a-z0-9 ]{0,30}=[ ]?sip:[!-~]{1,200}",
+            expected="a list of names and addresses, each like sales = sip:sales@example.com",
+        ),
+        _text("connecting", "Said before a transfer when the model says nothing itself.", 1000, _P.connecting, low=1),
+        _text("nobody_there", "Said when a transfer failed.", 1000, _P.nobody_there, low=1),
         Field("max_call_seconds", "number", "Longest call; 0 is without limit.", 0.0, low=0, high=86_400),
         _answer("is_default", "boolean", "It answers lines that name no persona, and cannot be removed."),
         VERSION,
@@ -360,7 +381,11 @@ LIVE_CALL = Schema(
         Field("caller_name", "string", "Name it goes by. Escape it."),
         Field("called", "string", "What was called."),
         Field("direction", "string", "Who called.", choices=_DIRECTIONS),
-        Field("state", "string", "waiting, listening, hearing, pausing, thinking, speaking, interrupting, closing."),
+        Field(
+            "state",
+            "string",
+            "waiting, listening, hearing, pausing, thinking, speaking, interrupting, transferring, holding, closing.",
+        ),
         Field("started", "number", "Unix time."),
         Field("answered", "number", "Unix time.", nullable=True),
         Field("seconds", "number", "How long it has gone on."),

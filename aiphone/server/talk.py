@@ -324,6 +324,20 @@ class TalkBridge:
         if call is not None:
             call.finish(code if code >= 200 else 200, reason or "the call ended normally")
 
+    def transfer(self, call_id: str, uri: str) -> None:  # noqa: ARG002 - as ``SipPort`` has it
+        """A browser cannot be sent on: ``TransferProgress`` says so."""
+        reason = "a browser cannot be transferred"
+        self.post(ev.TransferProgress(call_id, 501, reason, final=True, at=self.clock.now()))
+
+    def hold(self, call_id: str) -> None:
+        """A browser just waits: nothing is said to it meanwhile."""
+
+    def resume(self, call_id: str) -> None:
+        """See ``hold``."""
+
+    def send_info_digits(self, call_id: str, digits: str) -> None:
+        """A browser has no use for keys."""
+
     def close(self) -> None:
         """End all calls and take no more."""
         self._closing = True
@@ -361,6 +375,22 @@ class CallRouter:
     def hangup(self, call_id: str, code: int = 200, reason: str = "") -> None:
         """See ``SipPort``."""
         self._port(call_id).hangup(call_id, code, reason)
+
+    def transfer(self, call_id: str, uri: str) -> None:
+        """See ``SipPort``."""
+        self._port(call_id).transfer(call_id, uri)
+
+    def hold(self, call_id: str) -> None:
+        """See ``SipPort``."""
+        self._port(call_id).hold(call_id)
+
+    def resume(self, call_id: str) -> None:
+        """See ``SipPort``."""
+        self._port(call_id).resume(call_id)
+
+    def send_info_digits(self, call_id: str, digits: str) -> None:
+        """See ``SipPort``."""
+        self._port(call_id).send_info_digits(call_id, digits)
 
 
 class TalkHandler(tornado.websocket.WebSocketHandler):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiphone.actions import targets_of
 from aiphone.errors import StorageError
 from aiphone.persona import Persona, Sampling
 
@@ -90,10 +91,20 @@ class PersonaRecord:
     apology: str = Persona().apology
     wake_command: str = Persona().wake_command
     heard_ok: str = Persona().heard_ok
+    actions: tuple[str, ...] = Persona().actions
+    transfers: tuple[str, ...] = ()
+    """To whom the assistant may transfer, each as ``"sales = sip:sales@example.com"``."""
+    connecting: str = Persona().connecting
+    nobody_there: str = Persona().nobody_there
     max_call_seconds: float = Persona().max_call_seconds
     """Seconds after which a call is ended with the goodbye; 0 is never."""
     version: int = 1
     """1 until an owner changes the record; raised with every change."""
+
+    def __post_init__(self) -> None:
+        # JSON has lists only; two records are the same whichever of the two they came with.
+        for name in ("actions", "transfers"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod
     def of(cls, name: str, persona: Persona) -> PersonaRecord:
@@ -102,20 +113,22 @@ class PersonaRecord:
         return cls(
             name=name,
             bot_name=persona.name,
+            transfers=tuple(f"{target} = {uri}" for target, uri in persona.transfers),
             **{field_name: getattr(persona, field_name) for field_name in _SAME},
             **{field_name: getattr(sampling, field_name) for field_name in Sampling.__dataclass_fields__},
         )
 
     def persona(self) -> Persona:
-        """The persona that a call is answered by."""
+        """The persona that a call is answered by. Raises ``ConfigError`` for transfers that make no sense."""
         return Persona(
             name=self.bot_name,
+            transfers=targets_of(self.transfers),
             sampling=Sampling(**{name: getattr(self, name) for name in Sampling.__dataclass_fields__}),
             **{name: getattr(self, name) for name in _SAME},
         )
 
 
-_SAME = tuple(name for name in Persona.__dataclass_fields__ if name not in ("name", "sampling"))
+_SAME = tuple(name for name in Persona.__dataclass_fields__ if name not in ("name", "sampling", "transfers"))
 """Fields that a persona and its record have under one name."""
 
 

@@ -55,6 +55,14 @@ def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) ->
     return path_parameters
 
 
+@schema.hook
+def map_body(context: Any, body: Any) -> Any:
+    """The one rule between two fields: who may transfer must know whereto."""
+    if isinstance(body, dict) and isinstance(body.get("actions"), list) and "transfer" in body["actions"]:
+        return {**body, "transfers": body.get("transfers") or ["sales = sip:sales@example.com"]}
+    return body
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API over a real store, on a thread of its own."""

@@ -17,7 +17,7 @@ const FLOOR = -60;
 
 const STATE_WORDS = {
   waiting: "being connected", listening: "listening", hearing: "caller speaks", pausing: "caller pauses", thinking: "thinking",
-  speaking: "assistant speaks", interrupting: "both speak", closing: "saying goodbye", ringing: "ringing",
+  speaking: "assistant speaks", interrupting: "both speak", transferring: "connecting the caller", holding: "caller on hold", closing: "saying goodbye", ringing: "ringing",
 };
 
 /** dBFS -> 0...1, for a meter from -60 dBFS to full scale. */
@@ -155,6 +155,7 @@ export async function show(root, { signal }) {
   const handlers = {
     ringing: (event) => { note(event.call_id, { ...event, id: event.call, started: event.at, state: "ringing", seconds: 0 }); draw(); },
     answered: known((call, event) => { Object.assign(call, { id: event.call, answered: event.at }); draw(); }),
+    moved: known((call, event) => { Object.assign(call, { caller: event.caller, caller_name: event.caller_name }); draw(); }),
     state: known((call, event) => {
       call.state = event.state;
       if (event.state === "listening") call.heard = "";

@@ -6,6 +6,14 @@ import { on } from "./events.js";
 
 export const title = "Personas";
 
+/** What an assistant may do besides talking, as the API calls it, and for people. */
+const ACTIONS = [
+  ["hang up", "Hang up", "When the caller says goodbye."],
+  ["transfer", "Transfer the caller", "To those named below, and to nobody else."],
+  ["press", "Press keys", "As on a telephone, for menus of other machines."],
+  ["hold", "Put the caller on hold", "For a little while."],
+];
+
 export async function show(root, { argument, signal }) {
   if (argument) return edit(root, argument === "+" ? null : argument, signal);
   const list = h("ul", { class: "calls" });
@@ -37,6 +45,11 @@ async function edit(root, name, signal) {
   const number = (label, key, step, hint, more = {}) => field({ label, name: key, type: "number", value: String(persona[key]), step, hint, ...more });
   const text = (label, key, hint = "", more = {}) => field({ label, name: key, value: persona[key], hint, ...more });
   const long = (label, key, rows, hint) => { const box = text(label, key, hint, { type: "textarea", rows }); box.classList.add("wide"); return box; };
+  const may = ([action, label, hint]) => {
+    const box = field({ label, name: "actions", type: "checkbox", value: persona.actions.includes(action), hint });
+    box.querySelector("input").value = action;
+    return box;
+  };
   const group = (caption, fields, open = false) => h("details", { class: "card", open }, h("summary", {}, caption), h("div", { class: "form-grid" }, fields));
 
   const save = h("button", { type: "submit" }, name ? "Save" : "Add persona");
@@ -65,8 +78,14 @@ async function edit(root, name, signal) {
       number("Hang up after", "idle_limit", "1", "So many questions without an answer."),
       text("Goodbye", "goodbye"),
       number("Longest call (seconds)", "max_call_seconds", "1", "0 is without limit.")]),
+    group("What it may do", [
+      ...ACTIONS.map(may),
+      field({ label: "Transfers go to", name: "transfers", type: "textarea", rows: "3", value: persona.transfers.join("\n"), spellcheck: "false", hint: "One a line, such as sales = sip:sales@example.com. The assistant knows the names." }),
+      text("Said before a transfer", "connecting", "When the assistant says nothing itself."),
+      text("Said when nobody answers", "nobody_there")]),
     group("Advanced", [
       text("The transcript calls the caller", "caller_name"),
+      field({ label: "Remember callers", name: "remember", type: "checkbox", value: persona.remember, hint: "Keep conversations from call to call, with a session file." }),
       text("Wake command", "wake_command", "When set, only turns that begin with it are answered."),
       text("Said after the wake command alone", "heard_ok"),
       number("Temperature", "temperature", "0.05", "0 always takes the likeliest word."),
@@ -81,12 +100,19 @@ async function edit(root, name, signal) {
     type: { boolean: "checkbox", number: "number" }[typeof value] ?? "text", step: typeof value === "number" ? "any" : null }))));
   root.append(h("p", { class: "back" }, h("a", { href: "#/personas" }, icon("back"), "Personas")), heading(name ?? "Add a persona"), form);
 
+  function body() {
+    const all = values(form);
+    all.actions = [...form.querySelectorAll("[name=actions]:checked")].map((one) => one.value);
+    all.transfers = all.transfers.split("\n").map((line) => line.trim()).filter((line) => line);
+    return all;
+  }
+
   async function submit(event) {
     event.preventDefault();
     save.disabled = true;
     try {
-      if (name) await put(path("personas", name), values(form), { etag });
-      else await post("personas", values(form));
+      if (name) await put(path("personas", name), body(), { etag });
+      else await post("personas", body());
       toast("Saved. It takes effect with the next call.");
       location.hash = "#/personas";
     } catch (error) {

@@ -13,7 +13,7 @@ export const title = "Talk now";
 
 const STATE_WORDS = {
   waiting: "Connecting", listening: "It listens. Say something.", hearing: "It hears you", pausing: "Did you finish?", thinking: "It thinks",
-  speaking: "It speaks. You may interrupt.", interrupting: "You both speak", closing: "It says goodbye",
+  speaking: "It speaks. You may interrupt.", interrupting: "You both speak", transferring: "It connects you", holding: "You are on hold", closing: "It says goodbye",
 };
 /** What the browser adds to a turn, measured from microphone to loudspeaker, is believed up to this (seconds). */
 const BELIEVED = 1;

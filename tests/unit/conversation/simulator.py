@@ -87,6 +87,8 @@ class Simulator:
     stopped: list[float] = field(default_factory=list)
     read_ahead: list[str] = field(default_factory=list)
     echoes: int = 0
+    done: list[tuple[float, cmd.Command]] = field(default_factory=list)
+    """Besides talking, and when."""
 
     def __post_init__(self) -> None:
         self.conversation = Conversation(CALL, self.persona)
@@ -230,6 +232,8 @@ class Simulator:
                 self.turns.append(times)
             case cmd.HangUp(reason):
                 self.hung_up = reason
+            case cmd.Transfer() | cmd.SendDigits() | cmd.Hold() | cmd.Resume():
+                self.done.append((self.now, command))
 
     def _recognised(self, pcm: ev.Pcm) -> str:
         """The words of the stretches in the audio; of one that is not complete, as many as there is of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 from stand_ins import SOCKETS, STREAM, Bench
 
 from aiphone import events as ev
-from aiphone.conversation.facts import Fact, WordsSaid
+from aiphone.conversation.facts import CallerChanged, Fact, WordsSaid
 from aiphone.conversation.switchboard import RETRY_AFTER_SECONDS, Switchboard
-from aiphone.errors import MediaError
+from aiphone.errors import MediaError, SipError
 from aiphone.persona import Persona
 
 LOUD = np.full(320, 8000, np.int16)
@@ -240,3 +241,116 @@ def test_the_number_of_a_call_says_who_called(call_id: str, direction: str) -> N
     exchange = Exchange()
     exchange.invite(call_id)
     assert exchange.board.active[0].direction == direction
+
+
+class Desk(Exchange):
+    """A call whose assistant answers a key with what it is told to; its words take no time."""
+
+    def __init__(self, answer: str, stream: ev.RtpStream = STREAM) -> None:
+        super().__init__()
+        targets = (("sales", "sip:sales@192.0.2.7"),)
+        persona = Persona(
+            greeting="", idle_after=0.0, actions=("transfer", "press", "hold", "hang up"), transfers=targets
+        )
+        self.board = Switchboard(
+            self.stages,
+            max_calls=2,
+            persona_for=lambda line: persona,
+            close_sockets=self.closed.append,
+            watch=self.facts.append,
+        )
+        self.invite("c1")
+        self.board.dispatch(ev.MediaNegotiated("c1", stream, SOCKETS))
+        self.confirm("c1")
+        self.say(answer)
+
+    def say(self, answer: str) -> None:
+        self.board.dispatch(ev.DigitReceived("c1", "#", self.clock.now()))
+        self.timers.advance(0.0)
+        generation = self.journal.of("llm")[-1][3]
+        self.board.dispatch(ev.ReplyText("c1", generation, answer, self.clock.now()))
+        self.board.dispatch(ev.ReplyEnded("c1", generation, "stop", 1, 0, 1, 0.1, 0.1))
+        self.board.dispatch(ev.SpeechChunk("c1", generation, 0, LOUD, True, 0.1))
+        media = self.engine.calls["c1"]
+        media.play(media.queued)
+        self.board.dispatch(ev.PlayoutDrained("c1", media.played, self.clock.now()))
+
+    def progress(self, code: int) -> None:
+        self.board.dispatch(ev.TransferProgress("c1", code, "", final=code >= 200, at=1.0))
+
+    def end(self) -> str:
+        self.board.dispatch(ev.CallEnded("c1", 200, "transferred", 2.0))
+        return self.board.recent[-1].end_reason
+
+    @property
+    def asked(self) -> tuple[object, ...]:
+        return self.journal.of("sip")[-1][1:]
+
+
+def test_a_transfer_is_in_the_record() -> None:
+    desk = Desk("Gladly. [transfer sales]")
+    assert desk.asked == ("transfer", "c1", "sip:sales@192.0.2.7")
+    desk.progress(100)
+    assert desk.board.state_of("c1") == "transferring"
+    desk.progress(200)
+    assert desk.end() == "transferred to sales"
+
+
+def test_a_caller_who_hangs_up_before_the_transfer_is_known_to_have_worked() -> None:
+    assert Desk("Gladly. [transfer sales]").end() == "being transferred to sales"
+
+
+def test_a_transfer_that_failed_is_not_in_the_record() -> None:
+    desk = Desk("Gladly. [transfer sales]")
+    desk.progress(486)
+    assert desk.journal.of("tts")[-1][5] == "nobody answers there."
+    assert desk.end() == "transferred"
+
+
+def test_a_transfer_that_sip_does_not_take_has_failed() -> None:
+    desk = Desk("Yes.")
+
+    def refuse(call_id: str, uri: str) -> None:
+        raise SipError("that is no address")
+
+    desk.stages.sip.transfer = refuse  # type: ignore[method-assign]
+    desk.say("Gladly. [transfer sales]")
+    assert desk.board.state_of("c1") == "transferring"
+    desk.timers.advance(0.0)
+    assert desk.journal.of("tts")[-1][5] == "nobody answers there."
+
+
+def test_keys_go_out_as_rtp_or_as_info() -> None:
+    desk = Desk("Yes. [press 12#]")
+    assert ("media", "send_digits", "12#") in desk.journal.lines
+    desk = Desk("Yes. [press 12#]", replace(STREAM, dtmf_payload_type=None))
+    assert desk.asked == ("send_info_digits", "c1", "12#")
+
+
+def test_hold_ends_by_itself() -> None:
+    desk = Desk("Wait. [hold]")
+    assert desk.asked == ("hold", "c1")
+    desk.timers.advance(20.0)
+    assert desk.asked == ("resume", "c1")
+
+
+def test_hanging_up_is_in_the_record() -> None:
+    desk = Desk("Bye. [hang up]")
+    assert desk.asked == ("hangup", "c1", ("reason", "the assistant hung up"))
+    assert desk.end() == "the assistant hung up"
+
+
+def test_the_model_is_given_the_grammar_of_its_persona_only() -> None:
+    named = dict(Desk("Yes.").journal.of("llm")[-1][5:])
+    assert '"transfer " ("sales")' in named["grammar"]
+    assert Persona().grammar() is None
+
+
+def test_a_call_that_goes_on_with_somebody_else_shows_who() -> None:
+    exchange = Exchange()
+    exchange.connect("c1")
+    exchange.board.dispatch(ev.CallMoved("c1", "sip:bob@127.0.0.1", "id-2", 1.0))
+    assert exchange.board.active[0].caller == "sip:bob@127.0.0.1"
+    assert isinstance(exchange.facts[-1], CallerChanged)
+    exchange.board.dispatch(ev.CallMoved("c1", "", "id-3", 1.0))
+    assert exchange.board.active[0].caller == "sip:bob@127.0.0.1"

@@ -237,10 +237,10 @@ def test_settings_that_a_server_does_not_know_are_left_out_from_then_on(desk):
     desk.server.scripts.append(answer(400, b'{"error": {"message": "Use max_completion_tokens instead"}}'))
     desk.ask("hi")
     assert desk.outcome()[0] == "Hello there."
-    desk.ask("hi", generation=2)
+    desk.ask("hi", generation=2, grammar='root ::= "a"')
     desk.outcome()
     asked = desk.server.requests[-1]
-    assert not {"top_k", "min_p", "max_tokens"} & set(asked)
+    assert not {"top_k", "min_p", "max_tokens", "grammar"} & set(asked)
     assert asked["max_completion_tokens"] == 20
     assert len(desk.server.requests) == 4
 

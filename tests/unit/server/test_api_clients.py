@@ -134,6 +134,25 @@ class TestPersonas(ApiCase):
         assert self.call("POST", "/api/personas", {"name": "sales"}).code == 200
         self.error(self.call("POST", "/api/personas", {"name": "sales", "bot_name": "Ada"}), 409)
 
+    def test_what_it_may_do_is_checked_and_kept(self) -> None:
+        assert self.json("GET", "/api/personas/default")["actions"] == []
+        body = {"name": "desk", "actions": ["transfer", "hang up"], "transfers": ["sales = sip:sales@192.0.2.7"]}
+        made = self.json("POST", "/api/personas", body)
+        assert (made["actions"], made["transfers"]) == (body["actions"], body["transfers"])
+        assert self.call("POST", "/api/personas", body).code == 200
+        persona = self.api.store.persona("desk").persona()
+        assert persona.transfers == (("sales", "sip:sales@192.0.2.7"),)
+        for wrong, field in (
+            ({"actions": ["dance"]}, "actions"),
+            ({"transfers": []}, "transfers"),
+            ({"transfers": ["sales"]}, "transfers"),
+            ({"transfers": ["sales = http://example.com"]}, "transfers"),
+            ({"transfers": ["Sales = sip:a@b"]}, "transfers"),
+            ({"nobody_there": ""}, "nobody_there"),
+        ):
+            error = self.error(self.call("POST", "/api/personas", body | {"name": "x"} | wrong), 422)
+            assert [problem["field"] for problem in error["fields"]] == [field], wrong
+
     def test_the_default_one_stays(self) -> None:
         default = self.json("GET", "/api/personas")["personas"][0]
         assert default["is_default"]

@@ -170,6 +170,7 @@ def test_facts_become_events_and_figures() -> None:
         LineChanged("a", LineState.FAILED, "wrong password (403)"),
         f.CallAdmitted(record),
         f.CallAnswered(record),
+        f.CallerChanged(record),
         f.StateChanged(record, "listening"),
         f.Hearing(record, "hel"),
         f.Speaking(record, "hi"),
@@ -182,7 +183,8 @@ def test_facts_become_events_and_figures() -> None:
     timers.run()
     by_type = {message["type"]: message for message in reader.messages}
     assert list(by_type) == [
-        "hello", "registration", "ringing", "answered", "state", "hearing", "speaking", "words", "turn", "ended",
+        "hello", "registration", "ringing", "answered", "moved", "state", "hearing", "speaking", "words", "turn",
+        "ended",
     ]  # fmt: skip
     assert by_type["registration"]["reason"] == "wrong password (403)"
     assert (by_type["ringing"]["call"], by_type["ringing"]["at"]) == (7, 1_700_000_000.0 - 10)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiphone.conversation.actions import KINDS, Action, ActionFilter, check, explained, grammar
+from aiphone.actions import KINDS, Action, ActionFilter, check, explained, grammar
 from aiphone.errors import ConfigError
 
 TARGETS = {"sales": "sip:sales@example.com", "the front desk": "sip:100@example.com"}
@@ -32,6 +32,8 @@ def parted(*pieces: str) -> tuple[str, Action | None]:
         ("A list [1] of things [2].", "A list [1] of things [2].", None),
         ("[dance] and [hang up] more", "[dance] and ", Action("hang up")),
         ("An open [bracket", "An open [bracket", None),
+        ("One moment. [transfer sal", "One moment. ", None),
+        ("One moment. [ha", "One moment. ", None),
         ("[press 0123456789012345678] is too long", "[press 0123456789012345678] is too long", None),
         ("[" + "x" * 200 + "]", "[" + "x" * 200 + "]", None),
     ],
@@ -51,7 +53,7 @@ def test_pieces_make_no_difference(text: str, cuts: list[int]) -> None:
 def test_no_word_is_lost_without_an_action(text: str) -> None:
     spoken, action = parted(text)
     assert text.startswith(spoken)
-    assert action is not None or spoken == text
+    assert action is not None or spoken == text or text[len(spoken)] == "["
 
 
 def test_nothing_allowed_is_nothing_said_and_no_grammar() -> None:

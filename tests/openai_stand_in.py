@@ -27,6 +27,7 @@ class StandIn:
 
     def __init__(self):
         self.scripts = []
+        self.otherwise = good("Hello", " there.")
         self.requests = []
         self.headers = []
         self.hung_up = threading.Event()
@@ -73,7 +74,7 @@ class StandIn:
                 self.headers.append(fields)
                 self.requests.append(json.loads(body))
                 self.asked.release()
-                await self.play(self.scripts.pop(0) if self.scripts else good("Hello", " there."), reader, writer)
+                await self.play(self.scripts.pop(0) if self.scripts else self.otherwise, reader, writer)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             self.hung_up.set()

@@ -21,6 +21,12 @@ HANG_UP, TRANSFER, PRESS, HOLD = KINDS = ("hang up", "transfer", "press", "hold"
 
 _NAME = re.compile(r"[a-z][a-z0-9 ]{0,30}")
 _ACTION = re.compile(r"\[(hang up|hold|transfer ([a-z0-9 ]+)|press ([0-9*#]{1,16}))\]")
+_BEGUN = re.compile(
+    r"\[(?:"
+    + "|".join(f"{kind[:length]}" for kind in KINDS for length in range(len(kind) + 1))
+    + r"|transfer [a-z0-9 ]*|press [0-9*#]*)"
+)
+"""The beginning of an action."""
 _LONGEST = 64
 """Characters from ``[`` within which ``]`` must come; what is longer is text."""
 
@@ -40,6 +46,10 @@ class Action:
     argument: str = ""
     """The name of a transfer's target, or the keys to press."""
 
+    def __str__(self) -> str:
+        """As the model writes it."""
+        return f"[{self.kind} {self.argument}]" if self.argument else f"[{self.kind}]"
+
 
 def check(allowed: Sequence[str], targets: Mapping[str, str]) -> None:
     """Make sure that a persona's actions make sense. ``targets`` are names and SIP URIs.
@@ -54,8 +64,22 @@ def check(allowed: Sequence[str], targets: Mapping[str, str]) -> None:
     for name, uri in targets.items():
         if not _NAME.fullmatch(name):
             raise ConfigError(f"the transfer target '{name}' needs a name of small letters, digits and spaces")
-        if not uri.startswith(("sip:", "sips:", "tel:")):
+        if not re.fullmatch(r"sip:[!-~]{1,250}", uri):
             raise ConfigError(f"the transfer target '{name}' needs a URI such as sip:{name}@example.com, not '{uri}'")
+
+
+def targets_of(lines: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Names and URIs from lines such as ``sales = sip:sales@example.com``.
+
+    Raises ``ConfigError`` for a line that is none.
+    """
+    pairs = []
+    for line in lines:
+        name, equals, uri = (part.strip() for part in line.partition("="))
+        if not (name and equals and uri):
+            raise ConfigError(f"the transfer target '{line.strip()}' is no line such as sales = sip:sales@example.com")
+        pairs.append((name, uri))
+    return tuple(pairs)
 
 
 def explained(allowed: Sequence[str], targets: Mapping[str, str]) -> str:
@@ -117,6 +141,9 @@ class ActionFilter:
             spoken, text = spoken + text[0], text[1:]
 
     def finish(self) -> str:
-        """The answer is over; returns what was held back and turned out to be words."""
+        """The answer is over; returns what was held back and turned out to be words.
+
+        An action that was cut off (the answer had reached its longest) is neither spoken nor done.
+        """
         rest, self._held = self._held, ""
-        return rest
+        return "" if rest and _BEGUN.fullmatch(rest) else rest
