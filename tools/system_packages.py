@@ -79,6 +79,7 @@ NEEDS: dict[str, list[Need]] = {
         Need("audio conversion", "sox", "sox", command="sox"),
         Need("wideband speech (G.722)", "libspandsp-dev", "spandsp", header="spandsp/g722.h"),
         Need("a second voice", "espeak-ng", "espeak-ng", command="espeak-ng"),
+        Need("what the recordings say", "asterisk-core-sounds-en", folder="/usr/share/doc/asterisk-core-sounds-en"),
         Need("recorded telephone speech", "asterisk-core-sounds-en-wav", folder=f"{SOUNDS}/en_US_f_Allison"),
     ],
 }

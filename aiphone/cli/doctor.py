@@ -135,8 +135,10 @@ def _sip_port(settings: Settings) -> str:
 async def _call(settings: Settings, report: _Report) -> None:
     clock = SystemClock()
     began = clock.now()
-    # The answer must be the same each time it is asked, and nothing may be left behind.
-    settings = replace(with_free_ports(settings), temp=0.0, session="", file="", lines=(), direct_from="local")
+    # The answer must be the same each time it is asked, nothing may be said before it, and nothing be left behind.
+    settings = replace(
+        with_free_ports(settings), temp=0.0, filler="", session="", file="", lines=(), direct_from="local"
+    )
     phone = Phone(settings, asyncio.get_running_loop(), clock)
     try:
         await asyncio.get_running_loop().run_in_executor(None, phone.load, lambda _: None)
