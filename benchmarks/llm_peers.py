@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aiphone import priority
 from aiphone.clock import SystemClock
 from aiphone.config import default_models_dir
 from aiphone.events import Event, ReplyEnded, ReplyText, WorkFailed
-from aiphone.inference import llm
 from aiphone.inference.llama_cpp_api import LlamaCpp
 from aiphone.inference.llm import LanguageModel
 from aiphone.inference.llm_backend import Entry
@@ -34,7 +34,7 @@ LIMITS = Limits(n_ctx_per_call=4096)
 def fair_process() -> None:
     """Begin a benchmark: OpenMP as the server has it, and the same priority for all. Before anything is loaded."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    llm._NICENESS = 0  # our thread gives way to others; here the peers, who do not, would be the others
+    priority.INFERENCE = 0  # our thread gives way to others; here the peers, who do not, would be the others
 
 
 class Bench:

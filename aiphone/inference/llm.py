@@ -8,14 +8,13 @@ for each request that was not cancelled or replaced.
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from aiphone import priority
 from aiphone.clock import Clock
 from aiphone.errors import AiphoneError, InferenceError
 from aiphone.events import Event, Stage, WorkFailed
@@ -27,9 +26,6 @@ from aiphone.persona import Message, Persona
 __all__ = ["LanguageModel", "SavedState", "SessionSnapshot", "TextGenerator"]
 
 log = logging.getLogger(__name__)
-
-_NICENESS = 5
-"""Inference gives way to media, listener and main thread. Threads that llama.cpp starts inherit it."""
 
 _RETRY_WAITING = 0.5
 """Seconds between looks at requests that wait for room while nothing else happens."""
@@ -248,7 +244,7 @@ class LanguageModel:
     # ------------------------------------------------------------------ language model thread
 
     def _run(self) -> None:
-        _lower_priority()
+        priority.lower_priority(priority.INFERENCE)
         try:
             backend = self._make_backend(self._path, self._options)
         except AiphoneError as error:
@@ -316,14 +312,3 @@ def _llama_cpp(path: Path, options: BackendOptions) -> Backend:
     from aiphone.inference.llama_cpp_api import LlamaCpp
 
     return LlamaCpp(path, options)
-
-
-def _lower_priority() -> None:
-    """Best effort: on Linux a thread has a priority of its own, elsewhere this would slow the whole process."""
-    if sys.platform != "linux":
-        return
-    try:
-        usual = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), usual + _NICENESS)
-    except OSError as error:
-        log.debug("The language model keeps its priority: %s", error)

@@ -23,13 +23,13 @@ from typing import Any
 from aiphone.clock import Clock
 from aiphone.errors import AiphoneError, ConfigError
 from aiphone.events import Event, PartialTranscript, Pcm, Stage, Transcribed, WorkFailed
-from aiphone.inference.priority import lower_priority
 from aiphone.inference.stt_guard import GuardPolicy
 from aiphone.inference.stt_queue import Job, WorkQueue
 from aiphone.inference.stt_stable import StablePrefix
 from aiphone.inference.stt_transcriber import AUTO, ModelPort, Transcriber, Transcript
 from aiphone.inference.whisper_cpp import Aborted, DecodeParams, WhisperModel
 from aiphone.inference.whisper_library import accelerators
+from aiphone.priority import INFERENCE, lower_priority
 
 _log = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class SpeechToText:
     # ------------------------------------------------------------------ workers
 
     def _work(self) -> None:
-        lower_priority()
+        lower_priority(INFERENCE)
         while True:
             with self._condition:
                 while not self._closing and (job := self._queue.next()) is None:

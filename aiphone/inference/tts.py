@@ -30,8 +30,8 @@ from aiphone.errors import SpeechError
 from aiphone.events import Event, Pcm, SpeechChunk, Stage, WorkFailed
 from aiphone.inference.allocator import return_freed_memory
 from aiphone.inference.phrase_cache import PhraseCache
-from aiphone.inference.priority import lower_priority
 from aiphone.inference.voice import Piece, Voice, always
+from aiphone.priority import INFERENCE, lower_priority
 
 _log = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ class SpeechSynthesiser:
     # ------------------------------------------------------------------ workers
 
     def _run(self) -> None:
-        lower_priority()
+        lower_priority(INFERENCE)
         while True:
             with self._change:
                 while not self._closed and (turn := self._next()) is None:

@@ -11,8 +11,6 @@ queue is bounded by the number of calls.
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,12 +23,10 @@ import onnxruntime
 from aiphone.clock import Clock
 from aiphone.errors import ModelError
 from aiphone.events import Event, Pcm, TurnEndEstimated
+from aiphone.priority import TURN_END, lower_priority
 from aiphone.speech.mel import BANDS, FRAMES, SAMPLES, LogMel
 
 _log = logging.getLogger(__name__)
-
-_NICENESS = 3
-"""Of the thread, below the media thread's and above the language model's: its answer is waited for."""
 
 
 class Estimator(Protocol):
@@ -130,7 +126,7 @@ class TurnEndDetector:
         self._thread.join()
 
     def _run(self) -> None:
-        _lower_priority()
+        lower_priority(TURN_END)
         while True:
             with self._change:
                 while not self._waiting and not self._closing:
@@ -151,13 +147,3 @@ class TurnEndDetector:
             if wanted:
                 seconds = self._clock.now() - question.asked
                 self._post(TurnEndEstimated(call_id, question.generation, probability, seconds))
-
-
-def _lower_priority() -> None:
-    """Best effort: on Linux a thread has a priority of its own, elsewhere this would slow the whole process."""
-    if sys.platform != "linux":
-        return
-    try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-    except OSError as error:
-        _log.debug("The turn-end model keeps its priority: %s", error)

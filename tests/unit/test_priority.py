@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from aiphone.inference.priority import lower_priority
+from aiphone.priority import INFERENCE, lower_priority
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
@@ -17,7 +17,7 @@ def test_a_worker_and_what_it_starts_are_lowered_and_nobody_else() -> None:
         found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
     def work() -> None:
-        lower_priority()
+        lower_priority(INFERENCE)
         note()
         child = threading.Thread(target=note)
         child.start()
