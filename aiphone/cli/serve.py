@@ -15,6 +15,7 @@ from aiphone.cli.status import StatusReport, sip_uri
 from aiphone.clock import SystemClock
 from aiphone.config import Settings
 from aiphone.errors import StorageError
+from aiphone.inference.allocator import share_one_heap
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ def serve(settings: Settings) -> int:
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     make_directory(Path(settings.data_dir))
+    share_one_heap()
     return asyncio.run(_serve(settings))
 
 

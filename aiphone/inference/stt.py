@@ -23,6 +23,7 @@ from typing import Any
 from aiphone.clock import Clock
 from aiphone.errors import AiphoneError, ConfigError
 from aiphone.events import Event, PartialTranscript, Pcm, Stage, Transcribed, WorkFailed
+from aiphone.inference.allocator import return_freed_memory
 from aiphone.inference.stt_guard import GuardPolicy
 from aiphone.inference.stt_queue import Job, WorkQueue
 from aiphone.inference.stt_stable import StablePrefix
@@ -213,6 +214,7 @@ class SpeechToText:
                 self._condition.notify()
             if wanted and event is not None:
                 self._deliver(event)
+            return_freed_memory()
 
     def _deliver(self, event: Event) -> None:
         try:

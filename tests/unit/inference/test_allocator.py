@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,3 +31,26 @@ def test_freed_blocks_leave_the_process() -> None:
     return_freed_memory()
     assert full - resident() > 50_000_000 // 4096
     libc.free(blocks[-1])
+
+
+def test_threads_share_one_heap() -> None:
+    """In a process of its own, as it cannot be undone."""
+    program = """
+import ctypes, threading
+from aiphone.inference.allocator import share_one_heap
+share_one_heap()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def take():
+    libc.malloc(1000)
+threads = [threading.Thread(target=take) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.malloc_stats()
+"""
+    libc = ctypes.CDLL(None)
+    if sys.platform != "linux" or not hasattr(libc, "malloc_stats"):
+        return
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert "Arena 0:" in done.stderr
+    assert "Arena 1:" not in done.stderr
