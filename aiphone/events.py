@@ -254,6 +254,19 @@ class VoiceContinues(Event):
     """The voiced stretch so far, with pre-roll; 16 kHz."""
 
 
+@dataclass(frozen=True, slots=True)
+class VoiceFaded(Event):
+    """The caller may be making a pause; ``VoiceStopped`` with the same ``at`` follows when it is one.
+
+    Most often it is a closure within a word. It is early, so that a transcript can be on its way by then.
+    """
+
+    at: float
+    """Arrival of the last voiced frame so far."""
+    pcm: Pcm = field(repr=False, compare=False)
+    """The voiced stretch so far, with pre-roll; 16 kHz."""
+
+
 # --------------------------------------------------------------------------- turn end
 
 

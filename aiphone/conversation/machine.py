@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aiphone import events as ev
 from aiphone.conversation import commands as cmd
@@ -62,6 +63,14 @@ _WORKER_EVENTS = (
 )
 
 
+@dataclass(slots=True)
+class _Foreseen:
+    """A transcript that was asked for when the voice faded; it counts when that turns out to be a pause."""
+
+    voice_ended: float
+    outcome: ev.Transcribed | ev.WorkFailed | None = None
+
+
 class Conversation(Actor):
     """One call's conversation. See the module's text for the rules."""
 
@@ -75,6 +84,7 @@ class Conversation(Actor):
         self._limits = limits_of(persona)
         self._turn_over_at = 0.0
         self._read_ahead = ""
+        self._foreseen: _Foreseen | None = None
 
     # ------------------------------------------------------------------------------------------ entrance
 
@@ -112,19 +122,42 @@ class Conversation(Actor):
         self._turn = Turn(began=event.at)
         self._go(State.HEARING)
 
+    def _foresee(self, event: ev.VoiceFaded) -> None:
+        """Perhaps a pause begins: what was said up to it is worth knowing early."""
+        self._new_generation()
+        self._foreseen = _Foreseen(event.at)
+        self._out.append(cmd.Transcribe(self.generation, Turn([*self._turn.stretches, event.pcm]).audio()))
+
+    def _keep(self, event: ev.Transcribed | ev.WorkFailed) -> None:
+        """What came of it, before the pause is certain."""
+        if self._foreseen is not None and (isinstance(event, ev.Transcribed) or event.stage is ev.Stage.TRANSCRIBE):
+            self._foreseen.outcome = event
+
     def _pause(self, event: ev.VoiceStopped) -> None:
         self._turn.stretches.append(event.pcm)
-        self._attempt(event.at)
+        foreseen, self._foreseen = self._foreseen, None
+        if foreseen is None or foreseen.voice_ended != event.at:
+            self._attempt(event.at)
+            return
+        self._begin_attempt(event.at)
+        match foreseen.outcome:
+            case ev.Transcribed() as transcribed:
+                self._prepare(transcribed)
+            case ev.WorkFailed() as failed:
+                self._remember_failure(failed)
 
     def _attempt(self, voice_ended: float) -> None:
         """The caller has stopped speaking: find out what was said, and prepare an answer in case that was all."""
         self._new_generation()
+        self._out.append(cmd.Transcribe(self.generation, self._turn.audio()))
+        self._begin_attempt(voice_ended)
+
+    def _begin_attempt(self, voice_ended: float) -> None:
+        """Everything of an attempt but the request for the transcript."""
         self._watch = Stopwatch(voice_ended)
         self._turn.new_attempt()
         self._go(State.PAUSING)
-        audio = self._turn.audio()
-        self._out.append(cmd.Transcribe(self.generation, audio))
-        self._out.append(cmd.EstimateTurnEnd(self.generation, audio))
+        self._out.append(cmd.EstimateTurnEnd(self.generation, self._turn.audio()))
         self._wait()
 
     def _weigh(self, event: ev.TurnEndEstimated) -> None:
@@ -589,6 +622,7 @@ class Conversation(Actor):
     def _new_generation(self) -> None:
         super()._new_generation()
         self._read_ahead = ""
+        self._foreseen = None
 
     def _listen(self) -> None:
         self._record()

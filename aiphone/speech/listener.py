@@ -1,4 +1,4 @@
-"""The listener thread: audio of all calls in, ``VoiceStarted``, ``VoiceContinues`` and ``VoiceStopped`` out.
+"""The listener thread: audio of all calls in, and out when a voice starts, continues, fades and stops.
 
 Each round waits for frames, takes what every call has, and asks the network once for all calls that have a
 full window, so that the cost of a call among many is less than alone. A call whose line is quiet is not put
@@ -27,6 +27,7 @@ from aiphone.events import (
     Pcm,
     Stage,
     VoiceContinues,
+    VoiceFaded,
     VoiceStarted,
     VoiceStopped,
     WorkFailed,
@@ -35,8 +36,10 @@ from aiphone.speech.echo import EchoGate
 from aiphone.speech.voice_detector import (
     WINDOW_SAMPLES,
     DetectorSettings,
+    Faded,
     Started,
     Stopped,
+    Transition,
     VoiceDetector,
 )
 
@@ -48,7 +51,7 @@ _SPACING = 0.008  # seconds between rounds at least, so that calls out of step s
 _RESTING = 0.036  # the same while every line is quiet: two frames a round, for half the wake-ups
 _FULL_SCALE = 32768.0
 _REPORT = round(0.6 * INTERNAL_RATE)  # samples of voice between two VoiceContinues
-_MOST_SPEAKING = 3  # so many callers at once, and none is reported before the pause: the machine has enough to do
+_MOST_SPEAKING = 3  # with more callers speaking, none is reported before the pause: the machine has enough to do
 
 Float32 = npt.NDArray[np.float32]
 
@@ -169,8 +172,8 @@ class _Line:
 class Listener:
     """Voice activity of all calls, in a thread of its own.
 
-    Posts ``VoiceStarted``, ``VoiceContinues`` about every 0.6 s of a voice, and ``VoiceStopped``. When the network
-    fails, every attached call gets one ``WorkFailed`` and the thread goes on.
+    Posts ``VoiceStarted``, ``VoiceContinues`` about every 0.6 s of a voice, ``VoiceFaded`` where it may have paused,
+    and ``VoiceStopped``. When the network fails, every attached call gets one ``WorkFailed`` and the thread goes on.
     """
 
     def __init__(self, engine: MediaEngine, vad: Vad, post: Callable[[Event], None]) -> None:
@@ -181,6 +184,7 @@ class Listener:
         self._lock = threading.Lock()  # held while reading calls, and to change _lines
         self._work = threading.Event()  # set while there is a call to listen to, or an end to come
         self._end = threading.Event()
+        self._speaking = 0  # calls in which a voice was heard in the last round; listener thread only
         self._awake = True  # somebody speaks, or did a moment ago; listener thread only
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
@@ -251,12 +255,13 @@ class Listener:
             self._windows(ready)
             ready = [line for line in ready if line.has_window()]
         self._awake = any(not line.detector.resting for line in lines)
-        self._report_voices([line for line in lines if line.detector.active])
+        speaking = [line for line in lines if line.detector.active]
+        self._speaking = len(speaking)
+        if self._speaking <= _MOST_SPEAKING:
+            self._report_voices(speaking)
 
     def _report_voices(self, speaking: list[_Line]) -> None:
         """What callers who speak for some time have said so far."""
-        if len(speaking) > _MOST_SPEAKING:
-            return
         for line in speaking:
             first, end = line.detector.stretch, line.end
             if end - max(first, line.reported) >= _REPORT:
@@ -289,9 +294,12 @@ class Listener:
                     self._tell(line, transition)
                 line.forget()
 
-    def _tell(self, line: _Line, transition: Started | Stopped) -> None:
-        if isinstance(transition, Started):
-            self._post(VoiceStarted(line.call_id, transition.at))
-        else:
-            pcm = line.cut(transition.first, transition.end)
-            self._post(VoiceStopped(line.call_id, transition.at, pcm))
+    def _tell(self, line: _Line, transition: Transition) -> None:
+        match transition:
+            case Started(at):
+                self._post(VoiceStarted(line.call_id, at))
+            case Faded(at, first, end):
+                if self._speaking <= _MOST_SPEAKING:
+                    self._post(VoiceFaded(line.call_id, at, line.cut(first, end)))
+            case Stopped(at, first, end):
+                self._post(VoiceStopped(line.call_id, at, line.cut(first, end)))

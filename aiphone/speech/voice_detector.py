@@ -37,6 +37,8 @@ _RISE = 0.12  # dB a frame that it goes up at most: 6 dB a second
 _ABOVE_NOISE = 6.0  # dB over the floor from which a frame is voiced
 _BELOW_PEAK = 35.0  # dB under the talker's loudest frame down to which a frame is voiced
 _DOUBT = 0.08  # seconds of silence more, while the network still hears a voice: a closure inside a word is shorter
+_FADED = 0.05  # seconds of silence from which a voice may have ended
+_LEAST_FADING = 0.2  # seconds of voice, before its end is worth a guess
 _HANGOVER = 10  # windows after the last sign of a voice in which the network is still asked
 
 
@@ -85,7 +87,16 @@ class Stopped:
     end: int
 
 
-Transition = Started | Stopped
+@dataclass(frozen=True, slots=True)
+class Faded:
+    """A voice may have paused: the last voiced frame arrived ``at``. Audio is samples ``first`` to ``end``."""
+
+    at: float
+    first: int
+    end: int
+
+
+Transition = Started | Faded | Stopped
 
 
 @dataclass(slots=True)
@@ -112,6 +123,7 @@ class VoiceDetector:
         self._first_voiced = 0  # frame
         self._last_window = 0  # last window at or above the stop threshold
         self._peak = SILENCE_DBFS
+        self._faded = -1  # last voiced frame of the fade that was told
         self._stretch = 0  # first sample of the stretch
         self._given = 0  # samples before this one belong to an earlier stretch
         self._idle_windows = _HANGOVER
@@ -221,8 +233,14 @@ class VoiceDetector:
         last = self._end_of_voice()
         end = (last + 1) * FRAME_SAMPLES
         needed = settings.min_silence + (_DOUBT if heard else 0.0)
-        if self._now() - end < needed * INTERNAL_RATE:
-            return []
+        silent = self._now() - end
+        if silent < needed * INTERNAL_RATE:
+            voiced = end - self._stretch - settings.pre_roll * INTERNAL_RATE
+            fading = silent >= _FADED * INTERNAL_RATE and voiced >= _LEAST_FADING * INTERNAL_RATE
+            if not fading or last == self._faded:
+                return []
+            self._faded = last
+            return [Faded(self._frame(last).arrival, self._stretch, self._now())]
         self._active = False
         self._idle_windows = 0
         self._ringing = _HANGOVER

@@ -71,6 +71,10 @@ class Stages:
     """The same by the language model, told with the first token at the latest; below 0 it tells nothing."""
     partial: float = 0.6
     """Seconds of voice between two partial transcripts; 0 is none."""
+    fade: float = 0.0
+    """Seconds after a voice in which the detector tells that it may have ended; 0 is never."""
+    closure: float = 0.0
+    """Seconds from its begin in which a voice seems to end and goes on; 0 is never."""
 
 
 @dataclass
@@ -127,6 +131,11 @@ class Simulator:
             so_far = np.full(round(number * step * ev.INTERNAL_RATE), key, np.int16)
             self.at(when + number * step, ev.VoiceContinues(CALL, when + number * step, so_far))
         self._lengths[key] = length
+        if 0 < self.stages.closure < seconds:
+            so_far = np.full(round(self.stages.closure * ev.INTERNAL_RATE), key, np.int16)
+            self.at(when + self.stages.closure + 0.07, ev.VoiceFaded(CALL, when + self.stages.closure, so_far))
+        if self.stages.fade:
+            self.at(end + self.stages.fade, ev.VoiceFaded(CALL, end, np.full(length, key, np.int16)))
         self.at(end + PAUSE_SURE, ev.VoiceStopped(CALL, end, np.full(length, key, np.int16)))
 
     def keys(self, when: float, keys: str) -> None:

@@ -46,6 +46,7 @@ EVENTS = [
     ev.PlayoutStarted(CALL, 0, 0.0),
     ev.PlayoutDrained(CALL, 0, 0.0),
     ev.VoiceContinues(CALL, 0.0, PCM),
+    ev.VoiceFaded(CALL, 0.0, PCM),
     ev.DigitReceived(CALL, "5", 0.0),
     ev.MediaTimedOut(CALL, 30.0),
     ev.CallEnded(CALL, 200, "", 0.0),
@@ -263,10 +264,12 @@ steps = st.one_of(
 
 
 @settings(max_examples=ROUNDS, deadline=None)
-@given(st.lists(steps, max_size=12), st.floats(0.1, 2.0))
-def test_random_conversations_keep_the_rules(script: list[tuple[str, float, str]], patience: float) -> None:
+@given(st.lists(steps, max_size=12), st.floats(0.1, 2.0), st.sampled_from([0.0, 0.05, 0.1]), st.floats(0.0, 1.0))
+def test_random_conversations_keep_the_rules(
+    script: list[tuple[str, float, str]], patience: float, fade: float, closure: float
+) -> None:
     persona = Persona(greeting="Hello.", idle_after=10.0, patience=patience, think_limit=15.0)
-    simulator = Simulator(persona, Stages())
+    simulator = Simulator(persona, Stages(fade=fade, closure=closure))
     simulator.confirm(0.0)
     now = 0.5
     for kind, amount, what in script:

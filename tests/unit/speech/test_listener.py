@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from aiphone.errors import MediaError
-from aiphone.events import Event, Pcm, Stage, VoiceContinues, VoiceStarted, VoiceStopped, WorkFailed
+from aiphone.events import Event, Pcm, Stage, VoiceContinues, VoiceFaded, VoiceStarted, VoiceStopped, WorkFailed
 from aiphone.speech.echo import EchoGate
 from aiphone.speech.listener import Listener
 
@@ -98,16 +98,24 @@ class _State:
 class Bench:
     engine: Engine
     vad: LoudnessVad
-    events: list[Event]
     listener: Listener
+    events: list[Event]
+    fades: list[VoiceFaded]
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    engine, vad, events = Engine(), LoudnessVad(), []
-    listener = Listener(engine, vad, events.append)
+    engine, vad, events, fades = Engine(), LoudnessVad(), [], []
+
+    def post(event: Event) -> None:
+        if isinstance(event, VoiceFaded):
+            fades.append(event)
+        else:
+            events.append(event)
+
+    listener = Listener(engine, vad, post)
     listener.start()
-    yield Bench(engine, vad, events, listener)
+    yield Bench(engine, vad, listener, events, fades)
     engine.close()
     listener.stop()
 
@@ -128,6 +136,24 @@ def test_a_voice_is_posted_with_its_audio(bench: Bench) -> None:
     assert np.count_nonzero(stopped.pcm) == 30 * 320
     assert not stopped.pcm[:3840].any()
     assert stopped.pcm[3840]
+    (fade,) = bench.fades
+    assert fade.at == stopped.at
+    assert fade.pcm.size < stopped.pcm.size
+    assert (fade.pcm == stopped.pcm[: fade.pcm.size]).all()
+
+
+def test_when_many_speak_nobody_s_fade_is_told(bench: Bench) -> None:
+    calls = [Call() for _ in range(4)]
+    for number, call in enumerate(calls):
+        bench.listener.attach(f"c{number}", call)
+        call.feed(20, 0)
+        call.feed(30, 3000)
+    bench.engine.round()
+    for call in calls:
+        call.feed(4, 0)
+    bench.engine.round()
+    assert [type(event) for event in bench.events] == [VoiceStarted] * 4
+    assert bench.fades == []
 
 
 def test_a_long_voice_is_reported_while_it_lasts(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from aiphone.speech.voice_detector import (
     FRAME_SAMPLES,
     WINDOW_SAMPLES,
     DetectorSettings,
+    Faded,
     Started,
     Stopped,
     Transition,
@@ -17,11 +18,15 @@ from aiphone.speech.voice_detector import (
 
 
 class Script:
-    """Feeds frames and windows as a listener does; frame i arrives at 100 + i * 20 ms."""
+    """Feeds frames and windows as a listener does; frame i arrives at 100 + i * 20 ms.
+
+    ``faded`` is where each fade came, in number of the transitions in ``out``.
+    """
 
     def __init__(self, settings: DetectorSettings | None = None) -> None:
         self.detector = VoiceDetector(settings)
         self.out: list[Transition] = []
+        self.faded: list[tuple[int, Faded]] = []
         self.frames = 0
         self.windows = 0
         self.quiet = 0
@@ -34,9 +39,12 @@ class Script:
                 self.windows += 1
                 if self.detector.quiet():
                     self.quiet += 1
-                    self.out += self.detector.add_window(0.0)
-                else:
-                    self.out += self.detector.add_window(probability)
+                    probability = 0.0
+                for item in self.detector.add_window(probability):
+                    if isinstance(item, Faded):
+                        self.faded.append((len(self.out), item))
+                    else:
+                        self.out.append(item)
 
     def at(self, frame: int) -> float:
         return pytest.approx(100 + frame * 0.02)
@@ -194,6 +202,41 @@ def test_settings_from_vth() -> None:
 levels = st.sampled_from([-75.0, -60.0, -45.0, -25.0])
 
 
+def test_a_fade_comes_before_the_pause_and_names_the_same_frame() -> None:
+    script = Script()
+    script.play(50, 0.0, -70)
+    script.play(40, 0.9, -20)
+    script.play(5, 0.9, -70)
+    assert len(script.out) == 1, "no pause yet"
+    (_, fade), *more = script.faded
+    script.play(20, 0.0, -70)
+    assert more == []
+    stopped = script.out[-1]
+    assert isinstance(stopped, Stopped)
+    assert (fade.at, fade.first) == (stopped.at, stopped.first)
+    assert fade.end <= stopped.end
+    assert fade.end - round((fade.at - 100) * 16000) < 0.1 * 16000
+
+
+def test_a_closure_inside_a_word_fades_and_the_next_one_again() -> None:
+    script = Script()
+    script.play(50, 0.0, -70)
+    for _ in range(3):
+        script.play(30, 0.9, -20)
+        script.play(4, 0.9, -70)
+    assert [type(item) for item in script.out] == [Started]
+    assert [fade.at for _, fade in script.faded] == [script.at(frame) for frame in (79, 113, 147)]
+
+
+def test_a_voice_that_has_hardly_begun_does_not_fade() -> None:
+    script = Script()
+    script.play(50, 0.0, -70)
+    script.play(2, 0.9, -20)
+    script.play(2, 0.9, -20)
+    script.play(4, 0.9, -70)
+    assert script.faded == []
+
+
 @given(st.lists(st.tuples(st.integers(1, 40), st.floats(0, 1), levels, st.booleans()), max_size=40))
 def test_any_line_starts_and_stops_in_turn_and_gives_no_sample_twice(
     parts: list[tuple[int, float, float, bool]],
@@ -213,3 +256,8 @@ def test_any_line_starts_and_stops_in_turn_and_gives_no_sample_twice(
             assert item.end - item.first <= 3.0 * 16000 + WINDOW_SAMPLES
             end = item.end
         previous = item
+    for number, fade in script.faded:
+        started = script.out[number - 1]
+        assert isinstance(started, Started), "a fade is a part of a voice"
+        assert started.at <= fade.at
+    assert len({fade.at for _, fade in script.faded}) == len(script.faded)
