@@ -145,8 +145,8 @@ class OutgoingCall(Call):
         if self._options.edit:
             self._options.edit(ack)
         self._ack_data = ack.serialise()
+        self.ack_at = self._clock.now()  # before it leaves: the other side may be quicker than our next line
         self._endpoint.send(self._ack_data, self.dialog.next_hop)
-        self.ack_at = self._clock.now()
         self._acknowledged.set()
 
     def _authorise(self, response: Response) -> None:

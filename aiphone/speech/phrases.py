@@ -12,6 +12,8 @@ Rules:
    abbreviation, an initial, a list's number or "U.S."; an ellipsis counts only before a capital.
 3. No phrase is a lone word where the text has a second one to go with it.
 4. A sentence that grows too long is cut at a clause's end, else where no function word is left hanging.
+5. The first phrase ends before the function word that follows its third word or a later one: "The capital of France |
+   is Paris". It is heard sooner, and is clearer: voices run such words together.
 
 Pure: no clock, no thread. One cutter for one answer.
 """
@@ -119,6 +121,9 @@ class PhraseCutter:
                 # Of a first phrase, a clause of three words will do.
                 if self._count == 0 and after is _After.CLAUSE and spoken >= 3 and self._more(words, number, final):
                     return word.end
+                leans = word.text.lower() in _LEANING
+                if self._count == 0 and spoken >= 4 and leans and not _leans(words[number - 1]):
+                    return words[number - 1].end
             if spoken >= limit:
                 return self._forced_cut(words[: number + 1])
         return len(self._buffer) if final and self._buffer.strip() else None
@@ -156,10 +161,14 @@ class PhraseCutter:
             if _after(words, ends - 1, final=True) is _After.CLAUSE and _spoken(words[:ends]) >= 3:
                 return words[ends - 1].end
         for ends in candidates:
-            last = words[ends - 1].text.strip(_CLOSERS + ",.").lower()
-            if last not in _LEANING and _is_spoken(last) and _spoken(words[:ends]) >= 2:
+            last = words[ends - 1]
+            if not _leans(last) and _is_spoken(last.text) and _spoken(words[:ends]) >= 2:
                 return words[ends - 1].end
         return words[-1].end
+
+
+def _leans(word: _Word) -> bool:
+    return word.text.strip(_CLOSERS + ",.").lower() in _LEANING
 
 
 def _spoken(words: list[_Word]) -> int:

@@ -80,7 +80,7 @@ def test_a_speech_command_that_hangs_or_fails_is_replaced_by_the_voice_behind_it
             await call.hangup()
             return heard(call, reply)
 
-    with Server("--greeting", GREETING, "-s", str(command)) as server:
+    with Server("--greeting", GREETING, "--filler", "", "-s", str(command)) as server:
         (tmp_path / "hang").touch()
         assert "paris" in in_loop(converse(server))
         server.wait_log(r"speech command .*speak' did not finish within 10 s and was stopped", 1)
