@@ -34,6 +34,7 @@ LIMITS = Limits(n_ctx_per_call=4096)
 def fair_process() -> None:
     """Begin a benchmark: OpenMP as the server has it, and the same priority for all. Before anything is loaded."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     priority.INFERENCE = 0  # our thread gives way to others; here the peers, who do not, would be the others
 
 
