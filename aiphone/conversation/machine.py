@@ -153,10 +153,11 @@ class Conversation(Actor):
         self._begin_attempt(voice_ended)
 
     def _begin_attempt(self, voice_ended: float) -> None:
-        """An attempt whose transcript was asked for."""
+        """Everything of an attempt but the request for the transcript."""
         self._watch = Stopwatch(voice_ended)
         self._turn.new_attempt()
         self._go(State.PAUSING)
+        self._out.append(cmd.EstimateTurnEnd(self.generation, self._turn.audio()))
         self._wait()
 
     def _weigh(self, event: ev.TurnEndEstimated) -> None:
@@ -215,8 +216,6 @@ class Conversation(Actor):
     def _begin_answer(self) -> None:
         if self._turn.words and self._addressed(self._turn.text):
             self._generate(speculative=True)
-            # Not before: the transcript is what all wait for, and would share the cores with it.
-            self._out.append(cmd.EstimateTurnEnd(self.generation, self._turn.audio()))
         self._wait()
 
     def _remember_failure(self, event: ev.WorkFailed) -> None:
