@@ -124,7 +124,7 @@ class Settings:
     )  # fmt: skip
     threads: int = _option(
         default_threads(), "-t", "--threads", group="models", low=1, high=256, metavar="N",
-        help="threads for each of Whisper and LLaMA",
+        help="threads for LLaMA and the voice; Whisper takes one less, beside which the turn-end model works",
     )  # fmt: skip
     audio_ctx: int = _option(
         0, "-ac", "--audio-ctx", group="models", low=0, high=1500, metavar="N",

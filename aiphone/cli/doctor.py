@@ -91,7 +91,7 @@ def _look(settings: Settings, report: _Report) -> None:
         report.check("voice", lambda: _file(resolve_voice(settings.voice, store)))
     report.check("web page port", lambda: _web_port(settings))
     report.check("SIP port", lambda: _sip_port(settings))
-    report.line(_OK, "threads", f"{settings.threads} for each model, {os.cpu_count()} cores")
+    report.line(_OK, "threads", f"{settings.threads} for each model (-t), {os.cpu_count()} cores")
 
 
 def _extensions() -> str:
