@@ -26,6 +26,7 @@ from aiphone.config import LineSettings, Settings
 from aiphone.conversation.call import Stages
 from aiphone.conversation.facts import Fact, Watcher, WordsSaid
 from aiphone.conversation.switchboard import Switchboard
+from aiphone.cores import Cores
 from aiphone.errors import ConfigError, ModelError, NetworkError
 from aiphone.inference.llm import LanguageModel
 from aiphone.inference.openai_model import OpenAiModel
@@ -88,7 +89,7 @@ def load_models(settings: Settings, persona: Persona, greetings: set[str], post:
 
     Raises ``ModelError``, ``SpeechError`` or ``InferenceError`` with the sentence to show.
     """
-    clock = SystemClock()
+    clock, cores = SystemClock(), Cores()
     store = ModelStore(Path(settings.models_dir))
     whisper_path = resolve_whisper(settings.model_whisper, store)
     llm_name = language_model_name(settings, store)
@@ -102,6 +103,7 @@ def load_models(settings: Settings, persona: Persona, greetings: set[str], post:
             # At a pause the turn-end model works at the same time. Threads that must meet after each step wait for
             # the one that shares its core: with a core left for the other both are done sooner.
             threads=max(1, settings.threads - 1),
+            cores=cores,
             language=settings.language,
             translate=settings.translate,
             audio_ctx=settings.audio_ctx,
@@ -112,13 +114,19 @@ def load_models(settings: Settings, persona: Persona, greetings: set[str], post:
         undo.callback(recogniser.close)
         recogniser.warm_up()
         step(f"language model: {llm_name}")
-        model = make_language_model(settings, store, post=post, clock=clock)
+        model = make_language_model(settings, store, post=post, clock=clock, cores=cores)
         undo.callback(model.stop)
         model.start()
         voices = load_voices(settings, store)
         step(f"voice: {voices[0].name}")
         synthesiser = SpeechSynthesiser(
-            voices, post=post, clock=clock, fallback=voices[-1] if len(voices) > 1 else None, prepare=speakable
+            voices,
+            post=post,
+            clock=clock,
+            fallback=voices[-1] if len(voices) > 1 else None,
+            prepare=speakable,
+            threads=settings.threads,
+            cores=cores,
         )
         undo.callback(synthesiser.close)
         for text in sorted(
@@ -127,16 +135,17 @@ def load_models(settings: Settings, persona: Persona, greetings: set[str], post:
             if text.strip():
                 synthesiser.speak_now(text)
         vad = SileroVad(vad_path)
-        turn_end = load_turn_end(store, post, clock)
+        turn_end = load_turn_end(store, post, clock, cores)
         models = Models(recogniser, model, synthesiser, vad, turn_end, whisper_path, llm_name, voices[0].name)
         undo.pop_all()
     return models
 
 
-def load_turn_end(store: ModelStore, post: Post, clock: SystemClock) -> TurnEndDetector | None:
+def load_turn_end(store: ModelStore, post: Post, clock: SystemClock, cores: Cores) -> TurnEndDetector | None:
     """The turn-end model on its thread; None when it was not fetched: calls go without it, a little slower."""
     try:
-        return TurnEndDetector(SmartTurn(resolve_onnx(TURN_END, "turn-end", store)), post=post, clock=clock)
+        model = SmartTurn(resolve_onnx(TURN_END, "turn-end", store))
+        return TurnEndDetector(model, post=post, clock=clock, cores=cores)
     except ModelError as error:
         log.warning("the words alone tell the end of a turn, without a turn-end model: %s", error)
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiphone.clock import Clock, SystemClock
 from aiphone.config import Settings
+from aiphone.cores import Cores
 from aiphone.errors import ConfigError, NetworkError
 from aiphone.events import Event
 from aiphone.inference.llm import LanguageModel
@@ -48,6 +49,7 @@ def make_language_model(
     *,
     post: Callable[[Event], object],
     clock: Clock,
+    cores: Cores | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> LanguageModel | OpenAiModel:
     """The model that the settings name, not started yet. Raises ``ModelError`` or ``ConfigError``."""
@@ -71,6 +73,7 @@ def make_language_model(
         use_gpu=not settings.no_gpu,
         flash_attn=True if settings.flash_attn else None,
         kv_type=settings.cache_type,
+        cores=cores,
     )
 
 

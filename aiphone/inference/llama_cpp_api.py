@@ -151,6 +151,7 @@ class LlamaCpp:
         params.n_ctx = options.n_ctx(self.kv_bytes_per_token)
         params.n_batch = params.n_ubatch = options.n_batch
         params.n_seq_max = min(options.n_seq_max, lib.llama_max_parallel_sequences())
+        self._threads, self._cores = options.threads, options.cores
         params.n_threads = params.n_threads_batch = options.threads
         params.type_k = params.type_v = _KV_TYPES[options.kv_type][0]
         # A quantised V cache needs flash attention; otherwise llama.cpp decides (-1) unless told.
@@ -271,7 +272,9 @@ class LlamaCpp:
             self._rows.append(end - 1)
             n = end
         self._batch.n_tokens = n
-        return int(lib.llama_decode(self._ctx, self._batch))
+        with self._cores.working(self._threads) as threads:
+            lib.llama_set_n_threads(self._ctx, threads, threads)
+            return int(lib.llama_decode(self._ctx, self._batch))
 
     def logits(self, index: int) -> npt.NDArray[np.float32]:
         """Logits of entry ``index`` of the last ``decode``, shape ``(n_vocab,)``; a view, valid until the next."""

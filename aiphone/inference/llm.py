@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from aiphone import priority
 from aiphone.clock import Clock
+from aiphone.cores import Cores
 from aiphone.errors import AiphoneError, InferenceError
 from aiphone.events import Event, Stage, WorkFailed
 from aiphone.inference.llm_backend import Backend, BackendOptions
@@ -106,6 +107,8 @@ class LanguageModel:
         llama.cpp decide.
     ``n_ctx_total``
         cells of the shared KV cache; None chooses them (``BackendOptions.n_ctx``).
+    ``cores``
+        who else computes: a decode takes no more threads than are free.
     ``make_backend``
         replaces llama.cpp, for tests.
 
@@ -127,6 +130,7 @@ class LanguageModel:
         kv_type: str = "f16",
         n_ctx_total: int | None = None,
         limits: Limits | None = None,
+        cores: Cores | None = None,
         make_backend: Callable[[Path, BackendOptions], Backend] | None = None,
     ) -> None:
         if kv_type not in ("f16", "q8_0"):
@@ -147,6 +151,7 @@ class LanguageModel:
             n_gpu_layers=n_gpu_layers,
             flash_attn=flash_attn,
             kv_type=kv_type,
+            cores=cores or Cores(),
         )
         self._make_backend = make_backend or _llama_cpp
         self._changed = threading.Condition()

@@ -7,9 +7,10 @@ so that rules about sequences can be checked token by token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from aiphone.cores import Cores
 from aiphone.persona import Message, Sampling
 
 
@@ -36,6 +37,8 @@ class BackendOptions:
     """None lets llama.cpp decide."""
     kv_type: str = "f16"
     """``"f16"`` or ``"q8_0"``."""
+    cores: Cores = field(default_factory=Cores)
+    """Who else computes; ``threads`` is for a machine on which nobody does."""
 
     def n_ctx(self, bytes_per_token: float) -> int:
         """Cells for all calls together.

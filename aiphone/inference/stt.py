@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from aiphone.clock import Clock
+from aiphone.cores import Cores
 from aiphone.errors import AiphoneError, ConfigError
 from aiphone.events import Event, PartialTranscript, Pcm, Stage, Transcribed, WorkFailed
 from aiphone.inference.allocator import return_freed_memory
@@ -77,6 +78,7 @@ class SpeechToText:
         flash_attn: bool = False,
         beam_size: int = 1,
         policy: GuardPolicy | None = None,
+        cores: Cores | None = None,
         load: Callable[[Path, bool, bool], ModelPort] = WhisperModel,
     ) -> None:
         flash = flash_attn or not (use_gpu and accelerators())
@@ -92,6 +94,7 @@ class SpeechToText:
         self._language = language if self._model.multilingual else "en"
         self._flash = flash
         self._threads_each = threads
+        self._cores = cores or Cores()
         self._transcriber = Transcriber(
             self._model,
             policy or GuardPolicy(),
@@ -227,13 +230,15 @@ class SpeechToText:
         with self._condition:
             call = self._calls.get(job.call_id, _Call())
         try:
-            transcript = self._transcriber.transcribe(
-                job.pcm,
-                language=call.language or self._language,
-                prompt=job.prompt,
-                partial=job.partial,
-                abort=lambda: job.cancelled,
-            )
+            with self._cores.working(self._threads_each) as threads:
+                transcript = self._transcriber.transcribe(
+                    job.pcm,
+                    language=call.language or self._language,
+                    prompt=job.prompt,
+                    partial=job.partial,
+                    threads=threads,
+                    abort=lambda: job.cancelled,
+                )
         except Aborted:
             return None
         except Exception as error:  # noqa: BLE001 - the top of a worker thread: it must go on for the other calls

@@ -123,11 +123,13 @@ class Transcriber:
         language: str,
         prompt: str = "",
         partial: bool = False,
+        threads: int = 0,
         abort: Callable[[], bool] | None = None,
     ) -> Transcript:
         """Text of int16 mono PCM at 16 kHz, on this thread.
 
         ``language`` is a code or ``AUTO``. A ``partial`` one is decoded once, whatever the guard thinks of it.
+        ``threads`` 0 takes those of the ``params``.
 
         Raises ``Aborted`` when ``abort`` says so and ``InferenceError`` when Whisper fails.
         """
@@ -143,7 +145,13 @@ class Transcriber:
         decodings = cuts = start = 0
         doubtful = False
         for piece in pieces:
-            params = replace(self._params, language=language, initial_prompt=prompt, token_timestamps=not partial)
+            params = replace(
+                self._params,
+                language=language,
+                initial_prompt=prompt,
+                token_timestamps=not partial,
+                threads=threads or self._params.threads,
+            )
             verdict, tokens, count = self._window(piece, params, partial, abort)
             decodings += count
             cuts += verdict.cut

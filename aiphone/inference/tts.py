@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aiphone.clock import Clock
+from aiphone.cores import Cores
 from aiphone.errors import SpeechError
 from aiphone.events import Event, Pcm, SpeechChunk, Stage, WorkFailed
 from aiphone.inference.allocator import return_freed_memory
@@ -117,6 +118,8 @@ class SpeechSynthesiser:
         clock: Clock,
         fallback: Voice | None = None,
         prepare: Callable[[str, str], str] = lambda text, _language: text,
+        threads: int = 1,
+        cores: Cores | None = None,
         workers: int = 1,
         cache_bytes: int = _CACHE_BYTES,
     ) -> None:
@@ -130,6 +133,8 @@ class SpeechSynthesiser:
         self._post = post
         self._clock = clock
         self._prepare = prepare
+        self._threads_each = threads
+        self._cores = cores or Cores()
         self._cache = PhraseCache(cache_bytes)
         self._calls: dict[str, _Queue] = {}
         self._turn = 0
@@ -300,7 +305,8 @@ class SpeechSynthesiser:
             prepared = self._prepare(job.text, job.voice.language)
             job.pieces = job.voice.synthesise(prepared, wanted) if prepared else iter(())
         try:
-            piece = next(job.pieces, Piece(_NOTHING, True))
+            with self._cores.working(self._threads_each):
+                piece = next(job.pieces, Piece(_NOTHING, True))
         except SpeechError as error:
             return self._replace_voice(queue, job, error)
         if not wanted():

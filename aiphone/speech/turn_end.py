@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime
 
 from aiphone.clock import Clock
+from aiphone.cores import Cores
 from aiphone.errors import ModelError
 from aiphone.events import Event, Pcm, TurnEndEstimated
 from aiphone.priority import TURN_END, lower_priority
@@ -84,8 +85,11 @@ class TurnEndDetector:
     A question that fails is logged and has no answer: the words and the time decide then.
     """
 
-    def __init__(self, estimator: Estimator, *, post: Callable[[Event], object], clock: Clock) -> None:
+    def __init__(
+        self, estimator: Estimator, *, post: Callable[[Event], object], clock: Clock, cores: Cores | None = None
+    ) -> None:
         self._estimator = estimator
+        self._cores = cores or Cores()
         self._post = post
         self._clock = clock
         self._waiting: dict[str, _Question] = {}
@@ -137,7 +141,8 @@ class TurnEndDetector:
                 question = self._waiting.pop(call_id)
                 self._busy_with = (call_id, question.generation)
             try:
-                probability = self._estimator.probability(question.pcm)
+                with self._cores.working(1):
+                    probability = self._estimator.probability(question.pcm)
             except Exception:  # noqa: BLE001 - top of the thread: it must go on for the other calls
                 _log.exception("the end of a turn could not be estimated")
                 continue

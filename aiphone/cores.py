@@ -1,0 +1,39 @@
+"""Who computes at the moment, so that nobody starts more threads than there are cores left.
+
+The threads of one model meet after each of its steps, hundreds of times for a token. When one of them shares its core
+with another model's, all wait for it each time: two threads on a busy core are then several times slower than one
+thread alone. So each piece of work takes what is free when it begins, one thread at least.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Cores:
+    """Accounts for ``count`` cores (None: this machine's). Any thread."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self._count = count or os.cpu_count() or 1
+        self._lock = threading.Lock()
+        self._busy = 0
+
+    @property
+    def busy(self) -> int:
+        """Threads that compute now."""
+        return self._busy
+
+    @contextmanager
+    def working(self, wanted: int) -> Iterator[int]:
+        """Take up to ``wanted`` threads for a piece of work, as many as there are cores free; yields how many."""
+        with self._lock:
+            threads = max(1, min(wanted, self._count - self._busy))
+            self._busy += threads
+        try:
+            yield threads
+        finally:
+            with self._lock:
+                self._busy -= threads
