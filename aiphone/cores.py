@@ -1,4 +1,4 @@
-"""Who computes at the moment, so that nobody starts more threads than there are cores left.
+"""How models share the cores: who computes at the moment, and how threads wait.
 
 The threads of one model meet after each of its steps, hundreds of times for a token. When one of them shares its core
 with another model's, all wait for it each time: two threads on a busy core are then several times slower than one
@@ -11,6 +11,17 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+def wait_gently() -> None:
+    """Tell OpenMP how threads are to wait for each other. Before anything loads it.
+
+    Those of one model must not burn the cores that another needs. But the threads of a small model meet hundreds of
+    times for a token, some microseconds apart, and to be put to sleep and woken each time takes as long as the work:
+    so they look for some 20 us first. What the user has set stays as it is.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 class Cores:

@@ -18,6 +18,7 @@ from typing import Any
 from aiphone import priority
 from aiphone.clock import SystemClock
 from aiphone.config import default_models_dir
+from aiphone.cores import wait_gently
 from aiphone.events import Event, ReplyEnded, ReplyText, WorkFailed
 from aiphone.inference.llama_cpp_api import LlamaCpp
 from aiphone.inference.llm import LanguageModel
@@ -33,8 +34,7 @@ LIMITS = Limits(n_ctx_per_call=4096)
 
 def fair_process() -> None:
     """Begin a benchmark: OpenMP as the server has it, and the same priority for all. Before anything is loaded."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    wait_gently()
     priority.INFERENCE = 0  # our thread gives way to others; here the peers, who do not, would be the others
 
 

@@ -20,6 +20,9 @@ import pytest
 import system_packages
 
 from aiphone.config import default_models_dir
+from aiphone.cores import wait_gently
+
+wait_gently()
 
 ORDER = ("unit", "scenarios", "integration")
 THREAD_GRACE = 5.0

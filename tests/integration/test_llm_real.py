@@ -4,12 +4,15 @@ import gc
 import logging
 import queue
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from aiphone.clock import SystemClock
 from aiphone.config import default_models_dir
+from aiphone.cores import Cores
 from aiphone.errors import ModelError
 from aiphone.events import ReplyEnded, ReplyText, TurnEndByWords, WorkFailed
 from aiphone.inference.llama_cpp_api import LlamaCpp
@@ -162,6 +165,21 @@ def test_what_others_say_does_not_change_a_single_bit(backend):
     mine = backend.tokenize("<|im_start|>user\nTell me, please, what is the capital of France?<|im_end|>\n")[:16]
     one, two = (random.integers(20, 40000, (7, 16)).tolist() for _ in range(2))
     assert np.array_equal(crowd(backend, mine, one), crowd(backend, mine, two))
+
+
+def test_how_many_threads_work_does_not_change_a_single_bit(path):
+    """A decode takes the cores that are free, so the words must not depend on how many those are."""
+    cores = Cores(2)
+    backend = LlamaCpp(path, replace(OPTIONS, cores=cores))
+    tokens = backend.tokenize("Tell me, please, what is the capital of France?") * 4
+    rows = []
+    for others in (0, 2):
+        with cores.working(others) if others else nullcontext():
+            rows.append([logits_after(backend, 0, tokens[:held], held - 1 if held > 1 else 0) for held in (1, 2, 3)])
+            rows[-1].append(logits_after(backend, 0, tokens, 3))
+        backend.seq_rm(0, 0)
+    backend.close()
+    assert np.array_equal(rows[0], rows[1])
 
 
 def test_a_crowd_changes_logits_by_rounding_only(backend):
