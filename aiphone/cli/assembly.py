@@ -14,7 +14,6 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 
 from aiphone import events as ev
@@ -42,6 +41,7 @@ from aiphone.models.resolve import resolve_onnx, resolve_voice, resolve_whisper
 from aiphone.models.store import ModelStore
 from aiphone.persona import Persona
 from aiphone.server.talk import CallRouter, TalkBridge
+from aiphone.sip.addresses import address_of_ours, is_loopback
 from aiphone.sip.agent import SipAgent
 from aiphone.sip.settings import CallPolicy, LineConfig, SipSettings, TlsSettings
 from aiphone.speech.echo import EchoGate
@@ -338,16 +338,41 @@ class _Ears:
 
 
 def sip_host(settings: Settings) -> str:
-    """The address to listen on; ``auto`` is loopback unless a line registers with another machine."""
+    """The address to listen on at the start; ``auto`` is loopback, or every address when callers elsewhere may come.
+
+    What lines need is opened when they are started (``reaches_out``).
+    """
     if settings.sip_host != "auto":
         return settings.sip_host
-    away = [line for line in settings.lines if line.enabled and not _is_loopback(line.server_ip)]
-    return "0.0.0.0" if away else "127.0.0.1"
+    return "127.0.0.1" if settings.direct_from in ("local", "none") else "0.0.0.0"
+
+
+def reaches_out(settings: Settings) -> bool:
+    """Whether our address towards a line's server is listened on as well, once there is such a line."""
+    return settings.sip_host == "auto" and is_loopback(sip_host(settings))
 
 
 def check_sip_port(settings: Settings) -> None:
     """Whether the SIP port is to be had, before the models are loaded. Raises ``NetworkError``."""
-    host = sip_host(settings)
+    for host in (sip_host(settings), *line_hosts(settings)):
+        _check_port(host, settings)
+
+
+def line_hosts(settings: Settings) -> list[str]:
+    """Our addresses towards the servers of configured lines that ``sip_host`` does not reach."""
+    if not reaches_out(settings):
+        return []
+    hosts = []
+    for line in settings.lines:
+        # Without a network now there may be one later: the line says so, and tries again.
+        with contextlib.suppress(NetworkError):
+            hop = line_config(line).next_hop
+            if line.enabled and not is_loopback(hop):
+                hosts.append(address_of_ours(hop))
+    return [host for host in dict.fromkeys(hosts) if not is_loopback(host)]
+
+
+def _check_port(host: str, settings: Settings) -> None:
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as probe:
             if kind is socket.SOCK_STREAM:
@@ -368,13 +393,6 @@ def _why_not(error: OSError, host: str, port: int, kind: str) -> str:
     return f"SIP port {port} ({kind}) on {host} cannot be opened ({reason}); check --sip-host and --sip-port"
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def sip_settings(settings: Settings, host: str) -> SipSettings:
     """The SIP side's settings. Raises ``ConfigError`` for a ``--direct-from`` that is none."""
     networks = {"local": (), "none": (), "any": ("0.0.0.0/0", "::/0")}.get(settings.direct_from)
@@ -383,6 +401,7 @@ def sip_settings(settings: Settings, host: str) -> SipSettings:
     try:
         return SipSettings(
             host=host,
+            reach_out=reaches_out(settings),
             port=settings.sip_port,
             public_address=settings.public_address,
             max_calls=settings.max_calls,

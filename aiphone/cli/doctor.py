@@ -17,7 +17,7 @@ from typing import Any
 
 from aiphone import __version__
 from aiphone.caller.audio import write_wav
-from aiphone.cli.assembly import Phone, check_sip_port, sip_host, with_free_ports
+from aiphone.cli.assembly import Phone, check_sip_port, line_hosts, sip_host, with_free_ports
 from aiphone.cli.language_model import check_language_model
 from aiphone.cli.status import sip_uri
 from aiphone.clock import SystemClock
@@ -126,7 +126,8 @@ def _web_port(settings: Settings) -> str:
 
 def _sip_port(settings: Settings) -> str:
     check_sip_port(settings)
-    return f"{sip_host(settings)}:{settings.sip_port} is free"
+    hosts = [sip_host(settings), *line_hosts(settings)]
+    return f"{' and '.join(f'{host}:{settings.sip_port}' for host in hosts)} {'are' if hosts[1:] else 'is'} free"
 
 
 # ------------------------------------------------------------------------------------------------- calling

@@ -44,6 +44,7 @@ class StatusReport:
         body |= {
             "uptime": round(now - self._started, 1),
             "sip_uri": sip_uri(phone),
+            "sip_listening": [f"{host}:{sip.port}" for host in sip.listening],
             "pjsua2": {"version": sip.version, "call_limit": sip.call_limit, "note": sip.note},
             "models": {
                 "whisper": {"file": phone.models.whisper_path.name, **phone.models.recogniser.status()},

@@ -39,35 +39,37 @@ class RtpPortPool:
         self._lock = threading.Lock()
         self._next = random.randrange(self._pairs)
 
-    def open(self) -> RtpSockets:
-        """A bound pair; NetworkError when every pair is in use, or the address is not ours. Any thread."""
+    def open(self, host: str = "") -> RtpSockets:
+        """A pair bound to ``host``, a numeric address of the pool's family (empty: the pool's own). Any thread.
+
+        NetworkError when every pair is in use, or the address is not ours.
+        """
+        host = host or self._host
         for _ in range(self._pairs):
             with self._lock:
                 port = self._start + 2 * self._next
                 self._next = (self._next + 1) % self._pairs
             try:
-                return self._bind(port)
+                return self._bind(host, port)
             except OSError as error:
                 if error.errno == errno.EADDRNOTAVAIL:
                     raise NetworkError(
-                        f"{self._host} is not an address of this machine; choose another one for RTP."
+                        f"{host} is not an address of this machine; choose another one for RTP."
                     ) from error
                 if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise NetworkError(
-                        f"No RTP socket could be opened on {self._host}:{port}: {error.strerror}."
-                    ) from error
-        raise NetworkError(f"All RTP ports of {self._host}:{self._first}-{self._last} are in use; give a wider range.")
+                    raise NetworkError(f"No RTP socket could be opened on {host}:{port}: {error.strerror}.") from error
+        raise NetworkError(f"All RTP ports of {host}:{self._first}-{self._last} are in use; give a wider range.")
 
-    def _bind(self, port: int) -> RtpSockets:
-        with self._socket(port) as rtp, self._socket(port + 1) as rtcp:
+    def _bind(self, host: str, port: int) -> RtpSockets:
+        with self._socket(host, port) as rtp, self._socket(host, port + 1) as rtcp:
             return RtpSockets(rtp.detach(), rtcp.detach(), port)
 
-    def _socket(self, port: int) -> socket.socket:
+    def _socket(self, host: str, port: int) -> socket.socket:
         sock = socket.socket(self._family, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-            sock.bind((self._host, port))
+            sock.bind((host, port))
         except OSError:
             sock.close()
             raise

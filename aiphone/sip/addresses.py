@@ -6,7 +6,7 @@ import re
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from aiphone.errors import SipError
+from aiphone.errors import NetworkError, SipError
 
 Address = IPv4Address | IPv6Address
 
@@ -100,6 +100,33 @@ def local_address_towards(remote: str, otherwise: str) -> str:
             return str(probe.getsockname()[0])
     except OSError:
         return otherwise
+
+
+_ANYWHERE = "192.0.2.1"
+"""Of a network that nobody has (RFC 5737): the way there is the default route."""
+
+
+def address_of_ours(remote: str) -> str:
+    """Our IPv4 address on the way to ``remote``; for a name, which is not looked up here, on the default route.
+
+    Raises ``NetworkError`` where there is no way.
+    """
+    address = parse_address(remote)
+    if address is not None and address.version == 6:
+        raise NetworkError(f"{remote} is an IPv6 address; SIP goes over IPv4 only here, give an IPv4 address")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(address or _ANYWHERE), 9))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise NetworkError(f"this machine has no way to {remote} ({reason}); check its network") from None
+        return str(probe.getsockname()[0])
+
+
+def is_loopback(host: str) -> bool:
+    """True for what is this machine whatever its network: 127.0.0.0/8, ::1 and ``localhost``."""
+    address = parse_address(host)
+    return address.is_loopback if address is not None else host.lower() == "localhost"
 
 
 def advertised_address(public: str, remote: str, towards: str) -> str:

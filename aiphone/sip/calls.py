@@ -70,6 +70,8 @@ class CallDesk:
     policy: Callable[[str], CallPolicy]
     """What a line, by its id, does with its calls."""
     random: Random
+    host_towards: Callable[[str], str]
+    """Our address for media with a peer, where it is not the usual one; raises ``NetworkError``."""
     legs: dict[str, Leg] = field(default_factory=dict)
     """Calls that are not ended, by ``call_id``; refused ones included."""
     refused: int = 0
@@ -117,8 +119,7 @@ class CallDesk:
         )
         if admission.code == 0:
             try:
-                leg.sockets = self.ports.open()
-                leg.port = leg.sockets.port
+                self._open_media(leg)
             except (AiphoneError, OSError) as error:
                 log.warning("call refused, no RTP port: %s", error)
                 admission = Admission(admission.line_id, 503, "No RTP Port", retry_after=self.settings.retry_after)
@@ -278,8 +279,7 @@ class CallDesk:
             self._finish(leg, *leg.verdict)
             return
         try:
-            leg.sockets = self.ports.open()
-            leg.port = leg.sockets.port
+            self._open_media(leg)
         except (AiphoneError, OSError) as error:
             log.warning("%s: not placed, no RTP port: %s", call_id, error)
             leg.verdict = (503, "no RTP port is free here")
@@ -294,6 +294,14 @@ class CallDesk:
             log.warning("%s: pjsua2 did not place the call to %s: %s", call_id, uri, error.reason)
             leg.verdict = (503, f"the call could not be placed: {error.reason}")
             self._finish(leg, *leg.verdict)
+
+    def _open_media(self, leg: Leg) -> None:
+        """Sockets for a call's media, where its other side can reach them. Raises ``NetworkError``."""
+        host = self.host_towards(leg.source)
+        leg.sockets = self.ports.open(host)
+        leg.port = leg.sockets.port
+        if host:
+            leg.host = advertised_address(self.settings.public_address, leg.source, host)
 
     def answer(self, call_id: str, code: int) -> None:
         """Send a response below 300; nothing when the call is gone already. 200 waits until the line has rung."""

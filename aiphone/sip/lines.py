@@ -16,14 +16,22 @@ from typing import Any
 import pjsua2 as pj
 
 from aiphone.clock import Clock
+from aiphone.errors import AiphoneError, NetworkError
 from aiphone.events import LineChanged, LineState
-from aiphone.sip.addresses import advertised_address, is_this_machine, parse_address, split_host_port
+from aiphone.sip.addresses import (
+    address_of_ours,
+    advertised_address,
+    is_this_machine,
+    parse_address,
+    split_host_port,
+)
 from aiphone.sip.admission import TOKEN, LineDoor
 from aiphone.sip.director import guarded
 from aiphone.sip.message import retry_after
 from aiphone.sip.reasons import BackOff, registration_reason
 from aiphone.sip.sdes import SUITES
 from aiphone.sip.settings import DIRECT_LINE, CallPolicy, LineConfig, LineStatus, SipSettings
+from aiphone.sip.transports import ANY
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +61,8 @@ class _Line:
     config: LineConfig
     back_off: BackOff
     account: PjAccount | None = None
+    transport: int = ANY
+    """The account's, as ``LineDesk.way`` has it."""
     state: LineState = LineState.STOPPED
     reason: str = ""
     since: float = 0.0
@@ -71,11 +81,18 @@ class LineDesk:
     clock: Clock
     random: Random
     incoming: NewCall
+    way: Callable[[str, str], int]
+    """``Transports.towards``."""
+    end_calls: Callable[[str], None]
+    """Hang up a line's calls."""
     lines: dict[str, _Line] = field(default_factory=dict)
     doors: list[LineDoor] = field(default_factory=list)
     """What admission needs; replaced when a line changes."""
     stopping: bool = False
     _direct: list[PjAccount] = field(default_factory=list)
+    _port: int = 0
+    _direct_over: dict[int, PjAccount] = field(default_factory=dict)
+    """For calls of ours to other machines, by transport."""
 
     # ------------------------------------------------------------------ the direct line
 
@@ -84,16 +101,21 @@ class LineDesk:
 
         With a public address there are two of them, as the Contact is a matter of the account.
         """
+        self._port = port
         contacts = [""]
         if self.settings.public_address:
             contacts.append(f"<sip:{self.settings.direct_user}@{self.settings.public_address}:{port}>")
         for contact in contacts:
-            identity = f"<sip:{self.settings.direct_user}@{host}:{port}>"
-            config = _account_config(identity, self.settings.direct_policy, self.settings)
-            config.sipConfig.contactForced = contact
-            account = PjAccount(self, DIRECT_LINE)
-            account.create(config, not contact)
-            self._direct.append(account)
+            self._direct.append(self._open_direct(f"{host}:{port}", contact))
+
+    def _open_direct(self, where: str, contact: str = "", transport: int = ANY) -> PjAccount:
+        identity = f"<sip:{self.settings.direct_user}@{where}>"
+        config = _account_config(identity, self.settings.direct_policy, self.settings)
+        config.sipConfig.contactForced = contact
+        config.sipConfig.transportId = transport
+        account = PjAccount(self, DIRECT_LINE)
+        account.create(config, not contact and transport == ANY)
+        return account
 
     def direct_account(self, source: str) -> PjAccount:
         """The direct account whose Contact suits a peer at ``source``."""
@@ -102,6 +124,22 @@ class LineDesk:
         if outside and advertised_address(self.settings.public_address, source, "") == "":
             outside = False
         return self._direct[1 if outside else 0]
+
+    def calling_direct(self, remote: str, uri: str) -> PjAccount:
+        """The direct account for a call of ours to ``uri`` at ``remote``, over a transport that gets there.
+
+        Raises ``AiphoneError`` where there is no way.
+        """
+        kind = uri.lower().partition(";transport=")[2][:3]
+        transport = self.way(remote, kind or "udp")
+        if transport == ANY:
+            return self.direct_account(remote)
+        if transport not in self._direct_over:
+            host = address_of_ours(remote)
+            told = advertised_address(self.settings.public_address, remote, host)
+            contact = f"<sip:{self.settings.direct_user}@{told}:{self._port}>" if told != host else ""
+            self._direct_over[transport] = self._open_direct(f"{told}:{self._port}", contact, transport)
+        return self._direct_over[transport]
 
     def calling_account(self, line_id: str) -> PjAccount | None:
         """The account of a line that is registered; None when calls cannot be placed from it."""
@@ -138,9 +176,29 @@ class LineDesk:
         if not config.enabled:
             self._set(line, LineState.STOPPED, "switched off")
             return
-        account = PjAccount(self, config.line_id)
+        self._register(line)
+
+    def _open_account(self, line: _Line) -> bool:
+        """Make the line's account, on the transport that gets to its server; False with the reason shown.
+
+        Again before each attempt: the network may have come up since, or our address may be another one.
+        """
         try:
-            account.create(_line_account_config(config, self.settings))
+            transport = self.way(line.config.next_hop, line.config.transport)
+        except NetworkError as error:
+            self._retry(line, 503, str(error), None)
+            return False
+        except AiphoneError as error:
+            self._set(line, LineState.FAILED, str(error))
+            return False
+        if line.account is not None and line.transport == transport:
+            return True
+        if line.account is not None:
+            self.end_calls(line.config.line_id)
+            self._close_account(line)
+        account = PjAccount(self, line.config.line_id)
+        try:
+            account.create(_line_account_config(line.config, self.settings, transport))
         except pj.Error as error:
             reason = (
                 "this pjsua2 has no room for another line; make pjsua2 builds one that has"
@@ -148,27 +206,23 @@ class LineDesk:
                 else f"pjsua2 refused the account: {error.reason}"
             )
             self._set(line, LineState.FAILED, reason)
-            return
-        line.account = account
+            return False
+        line.account, line.transport = account, transport
         self._refresh_doors()
-        self._register(line)
+        return True
 
-    def fail(self, config: LineConfig, reason: str) -> None:
-        """Show a line that cannot even be tried."""
-        self.remove(config.line_id)
-        line = _Line(config, BackOff(self.random))
-        self.lines[config.line_id] = line
-        self._set(line, LineState.FAILED, reason)
+    def _close_account(self, line: _Line) -> None:
+        account, line.account = line.account, None
+        if account is not None:
+            with contextlib.suppress(pj.Error):
+                account.shutdown()
 
     def remove(self, line_id: str) -> None:
         """Unregister a line and forget it."""
         line = self.lines.pop(line_id, None)
         if line is None:
             return
-        if line.account is not None:
-            account, line.account = line.account, None
-            with contextlib.suppress(pj.Error):
-                account.shutdown()
+        self._close_account(line)
         self._refresh_doors()
         self._set(line, LineState.STOPPED)
 
@@ -201,13 +255,12 @@ class LineDesk:
     def close(self) -> None:
         """Delete all accounts; pjsua2 asks for it before it is taken down."""
         for line in self.lines.values():
-            if line.account is not None:
-                account, line.account = line.account, None
-                account.shutdown()
+            self._close_account(line)
             self._set(line, LineState.STOPPED)
-        for account in self._direct:
+        for account in (*self._direct, *self._direct_over.values()):
             account.shutdown()
         self._direct.clear()
+        self._direct_over.clear()
         self.doors = []
 
     # ------------------------------------------------------------------ from pjsua2
@@ -252,8 +305,9 @@ class LineDesk:
 
     def _register(self, line: _Line) -> None:
         line.retry_at = None
-        if line.account is None or self.stopping:
+        if self.stopping or not self._open_account(line):
             return
+        assert line.account is not None
         if line.state is not LineState.FAILED:
             self._set(line, LineState.REGISTERING)
         line.pending = True
@@ -317,13 +371,14 @@ def _account_config(identity: str, policy: CallPolicy, settings: SipSettings) ->
     return config
 
 
-def _line_account_config(line: LineConfig, settings: SipSettings) -> Any:
+def _line_account_config(line: LineConfig, settings: SipSettings, transport: int) -> Any:
     config = _account_config(line.identity, line.policy, settings)
     config.regConfig.registrarUri = line.registrar_uri
     config.regConfig.timeoutSec = settings.register_expires
     config.regConfig.retryIntervalSec = 0
     config.regConfig.firstRetryIntervalSec = 0
     config.regConfig.unregWaitMsec = 500
+    config.sipConfig.transportId = transport
     config.sipConfig.contactUriParams = f";{TOKEN}={line.token}"
     name = line.auth_username or line.username
     config.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", name, 0, line.password))

@@ -28,8 +28,11 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 class RtpPorts(Protocol):
     """Where the sockets for a call's media come from. Both methods are callable from any thread."""
 
-    def open(self) -> RtpSockets:
-        """A bound pair of sockets; the caller owns it. Raises ``NetworkError`` when none is left."""
+    def open(self, host: str = "") -> RtpSockets:
+        """A pair of sockets bound to ``host`` (empty: the usual address); the caller owns it.
+
+        Raises ``NetworkError`` when none is left.
+        """
         ...
 
     def close(self, sockets: RtpSockets) -> None:
@@ -117,6 +120,9 @@ class SipSettings:
 
     host: str = "0.0.0.0"
     """Local IPv4 address for UDP and TCP; ``0.0.0.0`` is all of them."""
+    reach_out: bool = False
+    """``host`` is loopback, and enough until something on another machine is needed: a line's server, or somebody
+    we call. Then our address on the way there is listened on as well, at the same port."""
     port: int = 5060
     """SIP port for UDP and TCP; 0 takes any free one (``SipAgent.port`` says which)."""
     public_address: str = ""
@@ -224,6 +230,12 @@ class LineConfig:
         return f"[{bare}]" if ":" in bare else bare
 
     @property
+    def next_hop(self) -> str:
+        """Name or address of the machine that requests go to: the outbound proxy, where there is one."""
+        host = self.proxy.rpartition(":")[0] if ":" in self.proxy else self.proxy
+        return (host or self.server_ip).strip("[]")
+
+    @property
     def uri_parameters(self) -> str:
         """URI parameters that choose the transport."""
         return "" if self.transport == "udp" else f";transport={self.transport}"
@@ -278,6 +290,8 @@ class SipStatus:
     host: str
     port: int
     lines: tuple[LineStatus, ...]
+    listening: tuple[str, ...] = ()
+    """Addresses that SIP is listened for at, all at ``port``."""
     note: str = ""
     """What an operator should know about the limit; empty when there is nothing to say."""
     failure: str = ""

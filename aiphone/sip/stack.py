@@ -8,18 +8,15 @@ endpoint object last, all on this thread and with no reference left behind.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import ssl
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pjsua2 as pj
 
 from aiphone.clock import Clock
-from aiphone.errors import AiphoneError, NetworkError, SipError
+from aiphone.errors import AiphoneError, SipError
 from aiphone.events import Event, LineChanged
 from aiphone.sip.addresses import callable_host, complete_uri, split_host_port
 from aiphone.sip.admission import Admission, Doorman
@@ -33,6 +30,7 @@ from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import LogFilter, pj_level
 from aiphone.sip.sdp import CODECS
 from aiphone.sip.settings import DIRECT_LINE, CallPolicy, LineConfig, RtpPorts, SipSettings, SipStatus
+from aiphone.sip.transports import Transports
 
 log = logging.getLogger(__name__)
 pjsip_log = logging.getLogger("aiphone.sip.pjsip")
@@ -45,15 +43,6 @@ _FRAME_MS = 20
 _FRAME_BYTES = _CLOCK_RATE * _FRAME_MS // 1000 * 2
 _BRIDGE_FREES_AT_ONCE = (2, 16)
 """From this version on a port without a clock is freed when its call ends."""
-
-_TLS_TIMEOUT_MS = 10_000
-"""For a handshake: who opens a connection and says nothing does not keep it."""
-_NO_TLS_TRANSPORT = 171060
-"""``PJSIP_EUNSUPTRANSPORT``."""
-_NO_TLS = 70012
-"""``PJ_ENOTSUP``."""
-_ERRNO_START = 120_000
-"""``PJ_ERRNO_START_SYS``: pjlib's codes for the operating system's."""
 
 
 class PjEndpoint(pj.Endpoint):  # type: ignore[misc]
@@ -100,12 +89,12 @@ class Stack:
         self._library = PjLib(pj)
         self._next_sweep = 0.0
         self._turn_bridge = False
-        self._has_tls = False
         self._gate: Gate | None = None
         self._reserved = 0
         self.port = 0
         self.version = ""
         self.call_limit = 0
+        self._transports: Transports
         self.calls: CallDesk
         self.lines: LineDesk
 
@@ -129,9 +118,9 @@ class Stack:
             numbers = endpoint.libVersion()
             self._turn_bridge = (int(numbers.major), int(numbers.minor)) < _BRIDGE_FREES_AT_ONCE
             _choose_codecs(endpoint)
-            self.port = self._open_transports(endpoint)
-            if self._settings.tls.port:
-                self._open_tls(self._settings.tls.port)
+            self._transports = Transports(endpoint, self._settings)
+            self._transports.open()
+            self.port = self._transports.port
             endpoint.libStart()
             self._open_desks()
             endpoint.stack = self
@@ -163,65 +152,9 @@ class Stack:
         config.medConfig.noVad = True
         return config
 
-    def _open_transports(self, endpoint: PjEndpoint) -> int:
-        attempts = 5 if self._settings.port == 0 else 1
-        for attempt in range(attempts):
-            udp = self._transport(endpoint, pj.PJSIP_TRANSPORT_UDP, self._settings.port)
-            port = split_host_port(str(endpoint.transportGetInfo(udp).localName))[1]
-            try:
-                self._transport(endpoint, pj.PJSIP_TRANSPORT_TCP, port)
-            except NetworkError:
-                if attempt + 1 == attempts:
-                    raise
-                endpoint.transportClose(udp)
-                continue
-            return port
-        raise NetworkError("no free SIP port was found")
-
-    def _open_tls(self, port: int) -> None:
-        """Listen for TLS on a port; on any, when it is only for lines that register with TLS."""
-        if self._has_tls:
-            return
-        assert self._endpoint is not None
-        tls = self._settings.tls
-        config = pj.TransportConfig()
-        config.port = port
-        if self._settings.host not in ("", "0.0.0.0"):
-            config.boundAddress = self._settings.host
-        config.tlsConfig.certFile = tls.certificate
-        config.tlsConfig.privKeyFile = tls.key or tls.certificate
-        config.tlsConfig.CaListFile = tls.authorities or system_authorities()
-        config.tlsConfig.verifyServer = tls.verify
-        config.tlsConfig.verifyClient = config.tlsConfig.requireClientCert = tls.require_client
-        config.tlsConfig.msecTimeout = _TLS_TIMEOUT_MS
-        try:
-            self._endpoint.transportCreate(pj.PJSIP_TRANSPORT_TLS, config)
-        except pj.Error as error:
-            if error.status in (_NO_TLS, _NO_TLS_TRANSPORT):
-                raise SipError("this pjsua2 was built without TLS; make pjsua2 builds one that has it") from None
-            raise _network_error(error.status, str(error.reason), "TLS", self._settings.host, port) from None
-        self._has_tls = True
-
     def add_line(self, line: LineConfig) -> None:
         """Add a line and register it."""
-        if line.transport == "tls" and line.enabled:
-            try:
-                self._open_tls(0)
-            except AiphoneError as error:
-                self.lines.fail(line, str(error))
-                return
         self.lines.add(line)
-
-    def _transport(self, endpoint: PjEndpoint, kind: int, port: int) -> int:
-        config = pj.TransportConfig()
-        config.port = port
-        if self._settings.host not in ("", "0.0.0.0"):
-            config.boundAddress = self._settings.host
-        try:
-            return int(endpoint.transportCreate(kind, config))
-        except pj.Error as error:
-            name = "UDP" if kind == pj.PJSIP_TRANSPORT_UDP else "TCP"
-            raise _network_error(error.status, str(error.reason), name, self._settings.host, port) from None
 
     def _open_desks(self) -> None:
         self.calls = CallDesk(
@@ -236,6 +169,7 @@ class Stack:
             admit=self._admit,
             policy=self._policy,
             random=self._random,
+            host_towards=self._transports.host_towards,
         )
         self.lines = LineDesk(
             settings=self._settings,
@@ -243,6 +177,8 @@ class Stack:
             clock=self._clock,
             random=self._random,
             incoming=self.calls.incoming,
+            way=self._transports.towards,
+            end_calls=self.calls.end_line,
         )
         host = self._settings.host if self._settings.host != "0.0.0.0" else "127.0.0.1"
         self.lines.open_direct(host, self.port)
@@ -276,12 +212,20 @@ class Stack:
         """Call somebody from a line, or without one. The URI was checked before."""
         if line_id is None or line_id == DIRECT_LINE:
             host = callable_host(uri)
-            account: PjAccount | None = self.lines.direct_account(host)
+            account: PjAccount | None = self._direct_account(host, uri)
         else:
             account = self.lines.calling_account(line_id)
             uri = complete_uri(uri, self.lines.server_of(line_id) or "line.invalid")
             host = self.lines.way_out(line_id) or callable_host(uri)
         self.calls.place(call_id, uri, line_id or DIRECT_LINE, account, host)
+
+    def _direct_account(self, host: str, uri: str) -> PjAccount:
+        try:
+            return self.lines.calling_direct(host, uri)
+        except AiphoneError as error:
+            # The call goes the usual way, and ends with what that says.
+            log.warning("calling %s: %s", uri, error)
+            return self.lines.direct_account(host)
 
     def _admit(self, request: Request, source: str) -> Admission:
         return self._doorman.admit(request, source, self.lines.doors)
@@ -301,6 +245,7 @@ class Stack:
             host=self._settings.host,
             port=self.port,
             lines=self.lines.statuses(),
+            listening=self._transports.addresses,
             note=limit_note(self.call_limit, self._settings.max_calls, self._reserved),
         )
 
@@ -331,19 +276,10 @@ class Stack:
             self.calls.deferred.clear()
             with contextlib.suppress(pj.Error):
                 self.lines.close()
-            del self.calls, self.lines
+            del self.calls, self.lines, self._transports
         with contextlib.suppress(pj.Error):
             endpoint.libDestroy(pj.PJSUA_DESTROY_NO_NETWORK)
         self._gate = None
-
-
-def system_authorities() -> str:
-    """The file with the certificates of the authorities that this system believes; empty when there is none."""
-    paths = ssl.get_default_verify_paths()
-    for name in (paths.cafile, paths.openssl_cafile, "/etc/ssl/certs/ca-certificates.crt"):
-        if name and Path(name).is_file():
-            return str(name)
-    return ""
 
 
 def _choose_codecs(endpoint: PjEndpoint) -> None:
@@ -351,16 +287,3 @@ def _choose_codecs(endpoint: PjEndpoint) -> None:
         name = str(codec.codecId).partition("/")[0].upper()
         priority = 255 - CODECS[name] if name in CODECS else 0
         endpoint.codecSetPriority(codec.codecId, priority)
-
-
-def _network_error(status: int, reason: str, kind: str, host: str, port: int) -> NetworkError:
-    code = status - _ERRNO_START
-    if code == errno.EADDRINUSE:
-        return NetworkError(
-            f"SIP port {port} ({kind}) is in use by another program; stop it, or choose another with --sip-port"
-        )
-    if code == errno.EADDRNOTAVAIL:
-        return NetworkError(f"{host} is not an address of this machine; choose one with --sip-host")
-    if code == errno.EACCES:
-        return NetworkError(f"SIP port {port} ({kind}) needs rights we do not have; choose one with --sip-port")
-    return NetworkError(f"SIP port {port} ({kind}) at {host} could not be opened: {reason}")

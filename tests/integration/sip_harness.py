@@ -35,7 +35,7 @@ class Ports:
         self.limit = limit
         self.lock = threading.Lock()
 
-    def open(self):
+    def open(self, host=""):
         from aiphone.errors import NetworkError
         from aiphone.events import RtpSockets
 
@@ -45,8 +45,8 @@ class Ports:
             self.open_now += 1
         rtp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         rtcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        rtp.bind(("127.0.0.1", 0))
-        rtcp.bind(("127.0.0.1", 0))
+        rtp.bind((host or "127.0.0.1", 0))
+        rtcp.bind((host or "127.0.0.1", 0))
         port = rtp.getsockname()[1]
         return RtpSockets(rtp.detach(), rtcp.detach(), port)
 
