@@ -37,6 +37,8 @@ cdef extern from *:
     #define AIPHONE_MOST_TAPS 512   /* of a filter with few phases */
     typedef float four_floats __attribute__((vector_size(16)));
     typedef float eight_floats __attribute__((vector_size(32)));
+    typedef int32_t eight_ints __attribute__((vector_size(32)));
+    typedef int16_t eight_shorts __attribute__((vector_size(16)));
 
     #define LOAD(to, from) memcpy(&(to), (from), sizeof(to))
 
@@ -54,6 +56,20 @@ cdef extern from *:
         x += 12582912.0f;  /* 1.5 * 2^23 */
         memcpy(&bits, &x, sizeof bits);
         return (int16_t)(bits - 0x4B400000);
+    }
+
+    #define EITHER(mask, a, b) (eight_floats)(((mask) & (eight_ints)(a)) | (~(mask) & (eight_ints)(b)))
+    #define ALL(x) {x, x, x, x, x, x, x, x}
+
+    /* The same for a vector. */
+    ALWAYS void store_rounded(eight_floats x, int16_t *to) {
+        const eight_floats highest = ALL(32767.0f), lowest = ALL(-32768.0f), magic = ALL(12582912.0f);
+        eight_shorts rounded;
+        x = EITHER(x > highest, highest, x);
+        x = EITHER(x < lowest, lowest, x);
+        x += magic;
+        rounded = __builtin_convertvector((eight_ints)x - 0x4B400000, eight_shorts);
+        memcpy(to, &rounded, sizeof rounded);
     }
 
     ALWAYS float dot(const float *x, const float *y, int n) {
@@ -87,9 +103,11 @@ cdef extern from *:
 
     /* `width` vectors of outputs of one phase at once: each coefficient is loaded once for all of them. Strand q
        has every `strands`-th sample, so that neighbouring outputs lie beside each other. */
-    ALWAYS void sums(const float *coefficients, int steps, int strands, const float *x, int stride, float *out,
+    ALWAYS void sums(const float *coefficients, int steps, int strands, const float *x, int stride, int16_t *out,
                      const int width) {
-        eight_floats sum[10] = {{0}}, v;
+        eight_floats sum[10], v;
+        for (int i = 0; i < width; i++)
+            sum[i] = (eight_floats){0};
         for (int q = 0; q < strands; q++)
             for (int j = 0; j < steps; j++) {
                 const float c = coefficients[q * steps + j];
@@ -99,14 +117,44 @@ cdef extern from *:
                     sum[i] += v * c;
                 }
             }
-        memcpy(out, sum, width * sizeof(eight_floats));
+        for (int i = 0; i < width; i++)
+            store_rounded(sum[i], out + i * AIPHONE_ACROSS);
+    }
+
+    /* One function for each number of strands, or the compiler fears that they overlap. */
+    ALWAYS void split_2(const float *restrict x, float *restrict a, float *restrict b, int n) {
+        for (int i = 0; i < n; i++) {
+            a[i] = x[2 * i];
+            b[i] = x[2 * i + 1];
+        }
+    }
+
+    ALWAYS void split_3(const float *restrict x, float *restrict a, float *restrict b, float *restrict c, int n) {
+        for (int i = 0; i < n; i++) {
+            a[i] = x[3 * i];
+            b[i] = x[3 * i + 1];
+            c[i] = x[3 * i + 2];
+        }
+    }
+
+    ALWAYS void split(const float *restrict x, float *restrict to, int n, const int strands) {
+        if (strands == 2)
+            split_2(x, to, to + n, n);
+        else if (strands == 3)
+            split_3(x, to, to + n, to + 2 * n, n);
+        else
+            for (int i = 0; i < n; i++)
+                for (int q = 0; q < strands; q++)
+                    to[q * n + i] = x[i * strands + q];
+        memset(to + strands * n, 0, AIPHONE_SLACK * sizeof(float));
     }
 
     /* Few phases: all outputs of the block that have the same phase together. What is computed beyond the last one
        is thrown away. */
     ALWAYS void filter_across(const float *coefficients, const int16_t *spans, int taps, int up, int down,
                               const float *window, int at, int row, int count, int16_t *dst, const int wide) {
-        float strands[AIPHONE_MOST + AIPHONE_MOST_TAPS + AIPHONE_SLACK], out[AIPHONE_MOST + AIPHONE_SLACK];
+        float strands[AIPHONE_MOST + AIPHONE_MOST_TAPS + AIPHONE_SLACK];
+        int16_t out[AIPHONE_MOST + AIPHONE_SLACK];
         for (int first = 0; first < up && first < count; first++) {
             const int outputs = (count - first + up - 1) / up;
             const int skip = spans[2 * row], steps = spans[2 * row + 1];
@@ -115,10 +163,7 @@ cdef extern from *:
             int stride = 0, done = 0;
             if (down > 1) {
                 stride = outputs + steps;
-                for (int q = 0; q < down; q++)
-                    for (int i = 0; i < stride; i++)
-                        strands[q * stride + i] = x[q + i * down];
-                memset(strands + stride * down, 0, AIPHONE_SLACK * sizeof(float));
+                split(x, strands, stride, down);
                 x = strands;
             }
             while (done < outputs) {
@@ -132,8 +177,11 @@ cdef extern from *:
                     sums(row_coefficients, steps, down, x + done, stride, out + done, 2);
                 done += width * AIPHONE_ACROSS;
             }
-            for (int i = 0; i < outputs; i++)
-                dst[first + i * up] = round_to_int16(out[i]);
+            if (up == 1)
+                memcpy(dst, out, outputs * sizeof *out);
+            else
+                for (int i = 0; i < outputs; i++)
+                    dst[first + i * up] = out[i];
             at += down / up;
             row += down % up;
             if (row >= up) {
