@@ -50,9 +50,14 @@ class Persona:
     remember: bool = True
     """Whether conversations are kept from call to call, where there is a session file."""
     language: str = "en"
+    """What the caller speaks: a code as Whisper has it, or ``"auto"`` to find it out once for each call."""
+    vocabulary: str = ""
+    """Names and words that callers are likely to say: Whisper's initial prompt."""
     voice: str = ""
     """A voice's name, or empty for the default one."""
     sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer, beside the model's own end; they are not said."""
     patience: float = 0.7
     """Seconds of silence after which the caller's turn is over, when neither voice nor words say more."""
     patience_floor: float = 0.35

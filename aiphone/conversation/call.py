@@ -155,6 +155,8 @@ class Call:
             return
         self.record.answered = self._confirmed.at
         self._watch(CallAnswered(self.record))
+        persona = self.conversation.persona
+        self._stages.recogniser.begin(self.record.call_id, language=persona.language, prompt=persona.vocabulary)
         self._step(self._confirmed)
         limit = self.conversation.persona.max_call_seconds
         if limit > 0:

@@ -173,6 +173,7 @@ PERSONA = Schema(
             low=2,
             expected="a language code such as en, or auto",
         ),
+        _text("vocabulary", "Names and words that callers are likely to say; they are understood better.", 500),
         _text("voice", "A voice's name; empty is the default one.", 100),
         Field("temperature", "number", "0 is greedy.", _P.sampling.temperature, low=0, high=5),
         Field("top_k", "integer", "Choose among this many tokens.", _P.sampling.top_k, low=0, high=100_000),
@@ -189,6 +190,15 @@ PERSONA = Schema(
         ),
         Field("seed", "integer", "Random seed.", _P.sampling.seed, low=0, high=2**32 - 1),
         Field("max_tokens", "integer", "Longest answer.", _P.sampling.max_tokens, low=1, high=4096),
+        Field(
+            "stop",
+            "array",
+            "Texts that end an answer; they are not said.",
+            (),
+            high=8,
+            pattern=r"[^\x00-\x1f\x7f]{1,64}",
+            expected="a list of at most 8 texts of 1 to 64 characters",
+        ),
         Field(
             "patience",
             "number",

@@ -174,6 +174,16 @@ class TestPersonas(ApiCase):
             error = self.error(self.call("POST", "/api/personas", body | {"name": "x"} | wrong), 422)
             assert [problem["field"] for problem in error["fields"]] == [field], wrong
 
+    def test_what_it_expects_and_where_it_stops_is_kept(self) -> None:
+        body = {"name": "desk", "vocabulary": "Siobhan, Zyrtec", "stop": ["###", "User:"]}
+        made = self.json("POST", "/api/personas", body)
+        assert (made["vocabulary"], made["stop"]) == (body["vocabulary"], body["stop"])
+        persona = self.api.store.persona("desk").persona()
+        assert (persona.vocabulary, persona.stop) == ("Siobhan, Zyrtec", ("###", "User:"))
+        for stop in ([""], ["x" * 65], ["a"] * 9, "a"):
+            error = self.error(self.call("POST", "/api/personas", {"name": "x", "stop": stop}), 422)
+            assert error["fields"][0]["field"] == "stop"
+
     def test_the_default_one_stays(self) -> None:
         default = self.json("GET", "/api/personas")["personas"][0]
         assert default["is_default"]
