@@ -52,7 +52,7 @@ class Persona:
     language: str = "en"
     """What the caller speaks: a code as Whisper has it, or ``"auto"`` to find it out once for each call."""
     vocabulary: str = ""
-    """Names and words that callers are likely to say: Whisper's initial prompt."""
+    """Names and words that callers are likely to say."""
     voice: str = ""
     """A voice's name, or empty for the default one."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -100,6 +100,12 @@ class Persona:
         """The system prompt with the names filled in, and what the assistant may do."""
         may = explained(self.actions, dict(self.transfers))
         return Message("system", f"{self.fill(self.prompt)} {may}".strip())
+
+    def initial_prompt(self) -> str:
+        """What Whisper is told before the first words. It goes on in the manner of its prompt, so that a bare list of
+        names would cost capitals and punctuation; a sentence does not."""
+        words = self.vocabulary.strip(" .,")
+        return f"Glossary: {words}." if words else ""
 
     def grammar(self) -> str | None:
         """GBNF of an answer; None when nothing but talking is allowed."""

@@ -156,7 +156,8 @@ class Call:
         self.record.answered = self._confirmed.at
         self._watch(CallAnswered(self.record))
         persona = self.conversation.persona
-        self._stages.recogniser.begin(self.record.call_id, language=persona.language, prompt=persona.vocabulary)
+        prompt = persona.initial_prompt()
+        self._stages.recogniser.begin(self.record.call_id, language=persona.language, prompt=prompt)
         self._step(self._confirmed)
         limit = self.conversation.persona.max_call_seconds
         if limit > 0:

@@ -63,7 +63,9 @@ def test_the_recogniser_is_told_what_the_persona_expects() -> None:
     exchange = Exchange()
     exchange.persona = replace(PERSONA, language="de", vocabulary="Anna, Berta")
     exchange.connect("c1")
-    assert exchange.journal.of("stt") == [("stt", "begin", "c1", ("language", "de"), ("prompt", "Anna, Berta"))]
+    assert exchange.journal.of("stt") == [
+        ("stt", "begin", "c1", ("language", "de"), ("prompt", "Glossary: Anna, Berta."))
+    ]
 
 
 def test_the_called_number_may_ask_for_a_persona() -> None:
