@@ -55,6 +55,8 @@ class Persona:
     """Names and words that callers are likely to say."""
     voice: str = ""
     """A voice's name, or empty for the default one."""
+    speed: float = 1.0
+    """How fast it speaks; 1 is the voice's own pace, more is faster."""
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
     """Texts that end an answer, beside the model's own end; they are not said."""
@@ -100,6 +102,10 @@ class Persona:
         """The system prompt with the names filled in, and what the assistant may do."""
         may = explained(self.actions, dict(self.transfers))
         return Message("system", f"{self.fill(self.prompt)} {may}".strip())
+
+    def voice_name(self) -> str:
+        """What the synthesiser knows this voice at this speed by: ``joe``, ``joe@1.2`` or, of the default, ``@1.2``."""
+        return self.voice if self.speed == 1.0 else f"{self.voice}@{self.speed:g}"
 
     def initial_prompt(self) -> str:
         """What Whisper is told before the first words. It goes on in the manner of its prompt, so that a bare list of

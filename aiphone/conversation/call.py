@@ -199,7 +199,7 @@ class Call:
             case cmd.Promote(generation):
                 stages.model.promote(call_id, generation)
             case cmd.Speak(generation, phrase, text):
-                voice = self.conversation.persona.voice
+                voice = self.conversation.persona.voice_name()
                 stages.synthesiser.submit(call_id, generation, phrase, text, voice)
             case cmd.Play(pcm, text):
                 self._play(pcm)

@@ -193,6 +193,18 @@ class SpeechSynthesiser:
 
     # ------------------------------------------------------------------ any thread
 
+    def add(self, voice: Voice) -> None:
+        """Make one more voice known, in place of one of its name. Any thread."""
+        with self._change:
+            self._voices[voice.name] = voice
+            self._health[voice.name] = _Health()
+            self._unknown.discard(voice.name)
+
+    def knows(self, name: str) -> bool:
+        """Whether a voice of this name speaks, and not the default one for it; always of an empty name. Any thread."""
+        with self._change:
+            return not name or name in self._voices
+
     def speak_now(self, text: str, voice: str = "") -> Pcm:
         """Speak and wait: int16 at 16 kHz, read-only, and kept in the cache. For greetings, before calls come.
 
@@ -341,13 +353,14 @@ class SpeechSynthesiser:
     def _find(self, name: str) -> Voice:
         if not name:
             return self._default
-        voice = self._voices.get(name)
-        if voice is None:
-            if name not in self._unknown:
+        with self._change:
+            voice = self._voices.get(name)
+            told, unknown = name in self._unknown, voice is None
+            if unknown:
                 self._unknown.add(name)
-                _log.warning("there is no voice %r; %r speaks instead", name, self._default.name)
-            return self._default
-        return voice
+        if unknown and not told:
+            _log.warning("there is no voice %r; %r speaks instead", name, self._default.name)
+        return voice or self._default
 
     def _choose(self, voice: Voice) -> Voice:
         """The voice, or the fallback while it rests."""

@@ -175,6 +175,7 @@ PERSONA = Schema(
         ),
         _text("vocabulary", "Names and words that callers are likely to say; they are understood better.", 500),
         _text("voice", "A voice's name; empty is the default one.", 100),
+        Field("speed", "number", "How fast it speaks; 1 is the voice's own pace.", _P.speed, low=0.5, high=2),
         Field("temperature", "number", "0 is greedy.", _P.sampling.temperature, low=0, high=5),
         Field("top_k", "integer", "Choose among this many tokens.", _P.sampling.top_k, low=0, high=100_000),
         Field(

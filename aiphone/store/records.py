@@ -72,6 +72,7 @@ class PersonaRecord:
     language: str = Persona().language
     vocabulary: str = Persona().vocabulary
     voice: str = Persona().voice
+    speed: float = Persona().speed
     temperature: float = Sampling().temperature
     top_k: int = Sampling().top_k
     top_p: float = Sampling().top_p

@@ -62,6 +62,7 @@ async function edit(root, name, signal) {
       field({ label: "Remember callers", name: "remember", type: "checkbox", value: persona.remember, hint: "From call to call, when the server was started with a session file." }),
       long("Instructions", "prompt", "7", "What the assistant is, knows and must not do. Short and clear works best."),
       field({ label: "Voice", name: "voice", value: persona.voice, options: [["", "Default"], ...voices], hint: "More voices: Settings, Models." }),
+      number("Speed", "speed", "0.05", "1 is the voice's own pace; more is faster.", { min: "0.5", max: "2" }),
       text("Language", "language", "A code such as en, or auto."),
       text("Names and words to expect", "vocabulary", "What callers are likely to say, such as the names of people and products. It is understood better."))),
     group("Turn taking", [

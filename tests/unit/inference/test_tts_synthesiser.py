@@ -217,6 +217,20 @@ def test_a_voice_by_name_and_an_unknown_one(bench: Bench, caplog: pytest.LogCapt
     assert "'bob'" in caplog.text
 
 
+def test_a_voice_may_come_later(bench: Bench) -> None:
+    speech = bench.synthesiser()
+    speech.submit("c1", 1, 0, "one", "amy")
+    bench.box.wait(1)
+    assert not speech.knows("amy")
+    amy = ScriptedVoice("amy")
+    speech.add(amy)
+    assert speech.knows("amy")
+    speech.submit("c1", 1, 1, "one", "amy")
+    bench.box.wait(1)
+    assert (bench.voice.asked, amy.asked) == (["one"], ["one"])
+    assert [voice.name for voice in speech.status().voices] == ["joe", "amy"]
+
+
 def test_the_fallback_speaks_when_a_voice_fails_and_then_rests(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     fallback = ScriptedVoice("piper")
     speech = bench.synthesiser(fallback=fallback)

@@ -175,11 +175,12 @@ class TestPersonas(ApiCase):
             assert [problem["field"] for problem in error["fields"]] == [field], wrong
 
     def test_what_it_expects_and_where_it_stops_is_kept(self) -> None:
-        body = {"name": "desk", "vocabulary": "Siobhan, Zyrtec", "stop": ["###", "User:"]}
+        body = {"name": "desk", "vocabulary": "Siobhan, Zyrtec", "stop": ["###", "User:"], "speed": 1.2}
         made = self.json("POST", "/api/personas", body)
         assert (made["vocabulary"], made["stop"]) == (body["vocabulary"], body["stop"])
         persona = self.api.store.persona("desk").persona()
         assert (persona.vocabulary, persona.stop) == ("Siobhan, Zyrtec", ("###", "User:"))
+        assert persona.voice_name() == "@1.2"
         for stop in ([""], ["x" * 65], ["a"] * 9, "a"):
             error = self.error(self.call("POST", "/api/personas", {"name": "x", "stop": stop}), 422)
             assert error["fields"][0]["field"] == "stop"
