@@ -8,8 +8,9 @@ A phrase is computed piece by piece, and after each piece the worker asks again 
 
 So a long sentence for one caller never delays another's first word by more than one piece.
 
-A voice that fails is replaced by the fallback voice for that phrase; one that fails twice in a row is not
-asked again for a minute. When there is no voice left the phrase ends in ``WorkFailed``.
+A voice that fails is replaced by the fallback voice for the rest of that answer, so that a caller waits for it once;
+one that fails in two answers in a row is not asked again for a minute. When there is no voice left the phrase ends in
+``WorkFailed``.
 
 Threads: ``submit``, ``cancel`` and ``release`` from the main thread, ``speak_now`` from any but the main one
 (or before the loop runs); workers post their results.
@@ -91,6 +92,8 @@ class _Queue:
     """When a worker was last here, in turns."""
     cancelled: int = 0
     """Generations up to this one are not wanted."""
+    failed: tuple[int, str] = (0, "")
+    """Generation in which a voice last failed, and its name."""
 
 
 @dataclass(slots=True)
@@ -305,6 +308,8 @@ class SpeechSynthesiser:
             return True
         if job.pieces is None:
             job.voice = self._choose(job.voice)
+            if self._fallback is not None and queue.failed == (job.generation, job.voice.name):
+                job.voice = self._fallback
             pcm = self._cached(job.voice, job.text)
             if pcm is not None:
                 self._deliver(job, pcm, last=True)
@@ -333,6 +338,7 @@ class SpeechSynthesiser:
         if self._fallback is None or self._fallback is job.voice or job.spoken:
             self._fail(queue, job, str(error))
             return True
+        queue.failed = (job.generation, job.voice.name)
         job.voice, job.pieces = self._fallback, None
         return False
 
