@@ -126,6 +126,17 @@ class TestDocument(ApiCase):
         for part in text.split('"$ref": "#/components/schemas/')[1:]:
             assert part.partition('"')[0] in document["components"]["schemas"]
 
+    def test_nobody_changes_anything_without_a_role_that_may(self) -> None:
+        entrance = {"get_me", "sign_in", "sign_out", "get_openapi"}
+        for operation in OPERATIONS:
+            if operation.name in entrance:
+                continue
+            looking = operation.method == "get" and operation.name != "list_tokens"
+            assert operation.role in (("read",) if looking else ("operate", "admin")), operation.name
+        admin = {"add_token", "delete_token", "list_tokens", "forget_caller", "change_settings", "forget_session"}
+        admin |= {"add_sip_client", "change_sip_client", "delete_sip_client", "change_persona", "delete_persona"}
+        assert admin <= {operation.name for operation in OPERATIONS if operation.role == "admin"}
+
     def test_every_operation_has_a_handler(self) -> None:
         assert len(rules()) == len({operation.path for operation in OPERATIONS})
         assert len(handlers()) == len(OPERATIONS) - 2
