@@ -637,6 +637,30 @@ TOKEN_SECRET = Schema(
     "A new token. The secret is shown this once.",
     (*TOKEN_FIELDS, Field("token", "string", "Send it as 'Authorization: Bearer ...'.")),
 )
+AUDIT = Schema(
+    "Audit",
+    "What was done, the latest first.",
+    (
+        Field(
+            "entries",
+            "array",
+            "At most as many as were asked for.",
+            of=Schema(
+                "AuditEntry",
+                "Who did what.",
+                (
+                    Field("id", "integer", "Rises with time."),
+                    Field("at", "number", "Unix time."),
+                    Field("actor", "string", "owner, terminal, or a token's name."),
+                    Field("action", "string", "What was done, such as add, change, delete, start, hang up."),
+                    Field("target", "string", "To what."),
+                    Field("detail", "string", "More about it; never a password."),
+                ),
+            ),
+        ),
+        Field("next", "integer", "before of the next page; null when this is the last.", None, nullable=True),
+    ),
+)
 FORGET = Schema(
     "ForgetCaller", "Whom to forget.", (Field("caller", "string", "URI of the caller, as in a call.", low=1, high=255),)
 )
