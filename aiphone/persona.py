@@ -50,9 +50,16 @@ class Persona:
     remember: bool = True
     """Whether conversations are kept from call to call, where there is a session file."""
     language: str = "en"
+    """What the caller speaks: a code as Whisper has it, or ``"auto"`` to find it out once for each call."""
+    vocabulary: str = ""
+    """Names and words that callers are likely to say."""
     voice: str = ""
     """A voice's name, or empty for the default one."""
+    speed: float = 1.0
+    """How fast it speaks; 1 is the voice's own pace, more is faster."""
     sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer, beside the model's own end; they are not said."""
     patience: float = 0.7
     """Seconds of silence after which the caller's turn is over, when neither voice nor words say more."""
     patience_floor: float = 0.35
@@ -95,6 +102,16 @@ class Persona:
         """The system prompt with the names filled in, and what the assistant may do."""
         may = explained(self.actions, dict(self.transfers))
         return Message("system", f"{self.fill(self.prompt)} {may}".strip())
+
+    def voice_name(self) -> str:
+        """What the synthesiser knows this voice at this speed by: ``joe``, ``joe@1.2`` or, of the default, ``@1.2``."""
+        return self.voice if self.speed == 1.0 else f"{self.voice}@{self.speed:g}"
+
+    def initial_prompt(self) -> str:
+        """What Whisper is told before the first words. It goes on in the manner of its prompt, so that a bare list of
+        names would cost capitals and punctuation; a sentence does not."""
+        words = self.vocabulary.strip(" .,")
+        return f"Glossary: {words}." if words else ""
 
     def grammar(self) -> str | None:
         """GBNF of an answer; None when nothing but talking is allowed."""

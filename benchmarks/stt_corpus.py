@@ -14,6 +14,8 @@ from aiphone.events import Pcm
 
 PACKAGE = "asterisk-core-sounds-en-wav"
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+MUSIC = Path("/usr/share/asterisk/moh")
+"""Music on hold: Debian's ``asterisk-moh-opsound-wav``."""
 TRANSCRIPTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 RATE = 16_000
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +19,8 @@ from aiphone.events import FRAME_SAMPLES, Event, Pcm, VoiceStopped
 from aiphone.inference.stt import SpeechToText
 from aiphone.speech.listener import Listener
 from aiphone.speech.vad import SileroVad
-from benchmarks.stt_corpus import RATE, read_wav, upsample
+from benchmarks.stt_corpus import MUSIC, RATE, read_wav, upsample
 
-MUSIC = Path("/usr/share/asterisk/moh")
 LINE_RATE = 8_000
 
 

@@ -28,10 +28,9 @@ from aiphone.events import INTERNAL_RATE, Pcm
 from aiphone.inference.piper_voice import PiperVoice
 from aiphone.models.resolve import resolve_voice
 from aiphone.models.store import ModelStore
+from benchmarks.stt_corpus import SOUNDS
 from benchmarks.turn_sounds import at_level, breath, cough, joined, knock, levels, normalised, silence, trimmed
 
-SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
-MUSIC = Path("/usr/share/asterisk/moh")
 CUTS = Path(__file__).with_name("turn_cuts.toml")
 PAUSES = (0.3, 1.0)
 """Shortest and longest pause inside a turn, seconds."""

@@ -14,8 +14,9 @@ import numpy as np
 
 from aiphone.caller import load
 from aiphone.events import Pcm
+from benchmarks.stt_corpus import MUSIC
 from benchmarks.turn_callers import CallPlan, Plan, Step
-from benchmarks.turn_corpus import MUSIC, Corpus, Turn
+from benchmarks.turn_corpus import Corpus, Turn
 from benchmarks.turn_sounds import at_level, hum, line_noise, looped, ringback, silence
 
 LINES: tuple[dict[str, float | str], ...] = (

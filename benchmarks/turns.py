@@ -36,8 +36,9 @@ from aiphone.speech.patience import Limits
 from benchmarks import turn_listening, turn_peer, turn_scenes, turn_tradeoff
 from benchmarks.report import Row, machine, percentile, table
 from benchmarks.server import Server, ServerError
+from benchmarks.stt_corpus import MUSIC
 from benchmarks.turn_callers import start, write
-from benchmarks.turn_corpus import MUSIC, Corpus, build
+from benchmarks.turn_corpus import Corpus, build
 from benchmarks.turn_peer import PeerMissingError, PeerResult
 from benchmarks.turn_picture import Column, draw
 from benchmarks.turn_scenes import Scene

@@ -64,6 +64,19 @@ def models_dir() -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def model_file(models_dir: Path) -> Callable[[str], Path]:
+    """``model_file("ggml-tiny.en.bin")``: a starter model's path, or a skip."""
+
+    def check(name: str) -> Path:
+        path = models_dir / name
+        if not path.is_file():
+            pytest.skip(f"there is no {path}; make models")
+        return path
+
+    return check
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_stray_threads(request: pytest.FixtureRequest) -> Iterator[None]:
     """After a module of integration tests, no thread that would keep a process alive is left."""

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,24 +20,22 @@ from aiphone import events as ev
 from aiphone.cli.language_model import language_model_name, make_language_model
 from aiphone.cli.memory import Memory
 from aiphone.cli.personas import default_persona, personas_by_line
+from aiphone.cli.voices import VoicesOfPersonas, load_voices
 from aiphone.clock import SystemClock
 from aiphone.config import LineSettings, Settings
 from aiphone.conversation.call import Stages
 from aiphone.conversation.facts import Fact, Watcher, WordsSaid
 from aiphone.conversation.switchboard import Switchboard
 from aiphone.cores import Cores
-from aiphone.errors import ConfigError, ModelError, NetworkError
+from aiphone.errors import ConfigError, ModelError, NetworkError, SpeechError
 from aiphone.inference.llm import LanguageModel
 from aiphone.inference.openai_model import OpenAiModel
-from aiphone.inference.piper_voice import PiperVoice
-from aiphone.inference.speech_command import SpeechCommand, find_program
 from aiphone.inference.stt import SpeechToText
 from aiphone.inference.tts import SpeechSynthesiser
-from aiphone.inference.voice import Voice
 from aiphone.mailbox import Mailbox
 from aiphone.media.engine import MediaEngine
 from aiphone.media.ports import RtpPortPool
-from aiphone.models.resolve import resolve_onnx, resolve_voice, resolve_whisper
+from aiphone.models.resolve import resolve_onnx, resolve_whisper
 from aiphone.models.store import ModelStore
 from aiphone.persona import Persona
 from aiphone.server.talk import CallRouter, TalkBridge
@@ -74,6 +72,7 @@ class Models:
     whisper_path: Path
     llm_name: str
     voice_name: str
+    voices: VoicesOfPersonas
 
     def close(self) -> None:
         """Stop the workers and give the models back."""
@@ -136,7 +135,8 @@ def load_models(settings: Settings, persona: Persona, greetings: set[str], post:
                 synthesiser.speak_now(text)
         vad = SileroVad(vad_path)
         turn_end = load_turn_end(store, post, clock, cores)
-        models = Models(recogniser, model, synthesiser, vad, turn_end, whisper_path, llm_name, voices[0].name)
+        wanted = VoicesOfPersonas(synthesiser, voices[0], store, settings.threads)
+        models = Models(recogniser, model, synthesiser, vad, turn_end, whisper_path, llm_name, voices[0].name, wanted)
         undo.pop_all()
     return models
 
@@ -149,19 +149,6 @@ def load_turn_end(store: ModelStore, post: Post, clock: SystemClock, cores: Core
     except ModelError as error:
         log.warning("the words alone tell the end of a turn, without a turn-end model: %s", error)
         return None
-
-
-def load_voices(settings: Settings, store: ModelStore) -> list[Voice]:
-    """The voice to speak with, and behind it the one to fall back on."""
-    if not settings.speak:
-        return [PiperVoice(resolve_voice(settings.voice, store), threads=settings.threads)]
-    find_program(settings.speak)
-    voices: list[Voice] = [SpeechCommand(settings.speak, language=settings.language)]
-    try:
-        voices.append(PiperVoice(resolve_voice(settings.voice, store), threads=settings.threads))
-    except ModelError as error:
-        log.warning("there is no voice to fall back on when the speech command fails: %s", error)
-    return voices
 
 
 @dataclass(slots=True)
@@ -251,13 +238,20 @@ class Phone:
             if line.enabled:
                 self.sip.add_line(line_config(line))
 
-    def prepare_greetings(self, texts: set[str]) -> None:
-        """Synthesise greetings that are new, on a worker thread, so that the next caller does not wait."""
-        if self.models is None:
-            return
-        for text in texts:
-            if text.strip() and self.models.synthesiser.cached(text) is None:
-                self.loop.run_in_executor(None, self.models.synthesiser.speak_now, text)
+    def prepare_speech(self, personas: Iterable[Persona]) -> None:
+        """Load the voices of these personas and synthesise their greetings, on a worker thread, so that the next
+        caller does not wait."""
+        if self.models is not None:
+            greetings = {(p.voice_name(), p.fill(text)) for p in personas for text in (p.greeting, p.greeting_again)}
+            self.loop.run_in_executor(None, self._prepare_speech, self.models, greetings)
+
+    @staticmethod
+    def _prepare_speech(models: Models, greetings: set[tuple[str, str]]) -> None:
+        for voice, text in sorted(greetings):
+            models.voices.want(voice)
+            if text.strip() and models.synthesiser.cached(text, voice) is None:
+                with contextlib.suppress(SpeechError):  # the log has said so, and the call will try again
+                    models.synthesiser.speak_now(text, voice)
 
     # ----------------------------------------------------------------------------------------- events
 

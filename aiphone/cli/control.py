@@ -241,8 +241,8 @@ class PhoneControl:
             if client.greeting:
                 persona = replace(persona, greeting=client.greeting)
             self._persona_of[client.client_id] = persona
-        personas = (self._default, *self._persona_of.values())
-        self._phone.prepare_greetings({p.fill(text) for p in personas for text in (p.greeting, p.greeting_again)})
+        others = (self._persona(record.name) for record in self._store.personas())
+        self._phone.prepare_speech((self._default, *self._persona_of.values(), *others))
 
     def _persona(self, name: str) -> Persona:
         try:

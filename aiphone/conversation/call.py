@@ -155,6 +155,9 @@ class Call:
             return
         self.record.answered = self._confirmed.at
         self._watch(CallAnswered(self.record))
+        persona = self.conversation.persona
+        prompt = persona.initial_prompt()
+        self._stages.recogniser.begin(self.record.call_id, language=persona.language, prompt=prompt)
         self._step(self._confirmed)
         limit = self.conversation.persona.max_call_seconds
         if limit > 0:
@@ -196,7 +199,7 @@ class Call:
             case cmd.Promote(generation):
                 stages.model.promote(call_id, generation)
             case cmd.Speak(generation, phrase, text):
-                voice = self.conversation.persona.voice
+                voice = self.conversation.persona.voice_name()
                 stages.synthesiser.submit(call_id, generation, phrase, text, voice)
             case cmd.Play(pcm, text):
                 self._play(pcm)

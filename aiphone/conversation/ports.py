@@ -88,6 +88,10 @@ class ListenerPort(Protocol):
 class RecogniserPort(Protocol):
     """Speech to text."""
 
+    def begin(self, call_id: str, *, language: str = "", prompt: str = "") -> None:
+        """A call begins: what is known before its first words."""
+        ...
+
     def submit(self, call_id: str, generation: int, pcm: Pcm, *, partial: bool = False) -> None:
         """Transcribe; answers with ``Transcribed`` or ``WorkFailed``, ``PartialTranscript`` when partial."""
         ...

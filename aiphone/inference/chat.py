@@ -102,9 +102,9 @@ class TemplateFormat:
             "choose another GGUF of it."
         )
 
-    def stop(self, persona: Persona) -> tuple[str, ...]:  # noqa: ARG002 - others need it
-        """No texts: the template's end-of-turn token ends a reply."""
-        return ()
+    def stop(self, persona: Persona) -> tuple[str, ...]:
+        """The persona's own: the template's end-of-turn token ends a reply."""
+        return persona.stop
 
 
 def _user_first(turns: Sequence[Message]) -> list[Message]:
@@ -182,4 +182,4 @@ class PlainTranscript:
 
     def stop(self, persona: Persona) -> tuple[str, ...]:
         """A new line begins the next speaker's turn."""
-        return ("\n", f"{persona.caller_name}:", f"{persona.name}:")
+        return ("\n", f"{persona.caller_name}:", f"{persona.name}:", *persona.stop)

@@ -245,7 +245,8 @@ class OpenAiModel:
             self._post(WorkFailed(call_id, generation, Stage.GENERATE, reason))
             return
         kept = self._fit(tidy(messages, self._clean))
-        reply = _Reply(call_id, generation, persona, kept, grammar, self._clock.now())
+        assembler = ReplyAssembler(persona.stop)
+        reply = _Reply(call_id, generation, persona, kept, grammar, self._clock.now(), assembler=assembler)
         self._replies[call_id] = reply
         reply.task = self._loop.create_task(self._answer(reply))
 

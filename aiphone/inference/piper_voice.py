@@ -16,6 +16,7 @@ A voice whose graph is of another kind is used whole: correct, but a sentence at
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import tempfile
@@ -112,6 +113,16 @@ class PiperVoice:
     def in_pieces(self) -> bool:
         """True when the voice could be cut, so that long sentences start early."""
         return isinstance(self._model, _CutModel)
+
+    def at_speed(self, speed: float, name: str) -> PiperVoice:
+        """The same voice, faster than its own pace for a ``speed`` above 1, under another name. Shares the model.
+
+        Piper divides the length of each phoneme by ``speed`` and rounds up, so that a sentence is shortened by less.
+        """
+        other = copy.copy(self)
+        other.name = name
+        other._scales = np.divide(self._scales, [1.0, speed, 1.0], dtype=np.float32)
+        return other
 
     def synthesise(self, text: str, wanted: Callable[[], bool] = always) -> Iterator[Piece]:
         """int16 at 16 kHz, piece by piece; see ``Voice``. Any thread.

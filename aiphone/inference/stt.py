@@ -45,6 +45,8 @@ class _Call:
 
     language: str = ""
     """The language that was set for it or detected; empty until then."""
+    detect: bool = False
+    """It is to be detected, whatever the server's language is."""
     prompt: str = ""
     partial: StablePrefix = field(default_factory=StablePrefix)
 
@@ -121,15 +123,16 @@ class SpeechToText:
         """Say what is known of a call before its first words; not needed otherwise. Main thread only.
 
         ``language`` is the call's own, ``prompt`` text in whose manner Whisper goes on: names and words to expect.
-        A language that the model does not have is ignored with a warning.
+        ``"auto"`` detects it once. A language that the model does not have is ignored with a warning.
         """
+        detect = language == AUTO and self._model.multilingual
         if language == AUTO or not self._model.multilingual:
             language = ""
         elif not self._model.knows_language(language or self._language):
             _log.warning("call %s: Whisper has no language %r; %r is used", call_id, language, self._language)
             language = ""
         with self._condition:
-            self._calls[call_id] = _Call(language, prompt)
+            self._calls[call_id] = _Call(language, detect, prompt)
 
     def submit(self, call_id: str, generation: int, pcm: Pcm, *, prompt: str = "", partial: bool = False) -> None:
         """Transcribe int16 mono PCM at 16 kHz; returns at once. Main thread only.
@@ -229,11 +232,12 @@ class SpeechToText:
         began = self._clock.now()
         with self._condition:
             call = self._calls.get(job.call_id, _Call())
+            language = call.language or (AUTO if call.detect else self._language)
         try:
             with self._cores.working(self._threads_each) as threads:
                 transcript = self._transcriber.transcribe(
                     job.pcm,
-                    language=call.language or self._language,
+                    language=language,
                     prompt=job.prompt,
                     partial=job.partial,
                     threads=threads,
@@ -252,12 +256,7 @@ class SpeechToText:
         took = self._clock.now() - began
         with self._condition:
             self._cut += transcript.cuts
-            if (
-                not call.language
-                and self._language == AUTO
-                and transcript.text
-                and transcript.sure_of_language >= _SURE
-            ):
+            if not call.language and language == AUTO and transcript.text and transcript.sure_of_language >= _SURE:
                 call.language = transcript.language
             if job.partial:
                 self._partials += 1

@@ -8,8 +8,9 @@ A phrase is computed piece by piece, and after each piece the worker asks again 
 
 So a long sentence for one caller never delays another's first word by more than one piece.
 
-A voice that fails is replaced by the fallback voice for that phrase; one that fails twice in a row is not
-asked again for a minute. When there is no voice left the phrase ends in ``WorkFailed``.
+A voice that fails is replaced by the fallback voice for the rest of that answer, so that a caller waits for it once;
+one that fails in two answers in a row is not asked again for a minute. When there is no voice left the phrase ends in
+``WorkFailed``.
 
 Threads: ``submit``, ``cancel`` and ``release`` from the main thread, ``speak_now`` from any but the main one
 (or before the loop runs); workers post their results.
@@ -92,6 +93,8 @@ class _Queue:
     """When a worker was last here, in turns."""
     cancelled: int = 0
     """Generations up to this one are not wanted."""
+    failed: tuple[int, str] = (0, "")
+    """Generation in which a voice last failed, and its name."""
 
 
 @dataclass(slots=True)
@@ -198,6 +201,18 @@ class SpeechSynthesiser:
 
     # ------------------------------------------------------------------ any thread
 
+    def add(self, voice: Voice) -> None:
+        """Make one more voice known, in place of one of its name. Any thread."""
+        with self._change:
+            self._voices[voice.name] = voice
+            self._health[voice.name] = _Health()
+            self._unknown.discard(voice.name)
+
+    def knows(self, name: str) -> bool:
+        """Whether a voice of this name speaks, and not the default one for it; always of an empty name. Any thread."""
+        with self._change:
+            return not name or name in self._voices
+
     def speak_now(self, text: str, voice: str = "") -> Pcm:
         """Speak and wait: int16 at 16 kHz, read-only, and kept in the cache. For greetings, before calls come.
 
@@ -298,6 +313,8 @@ class SpeechSynthesiser:
             return True
         if job.pieces is None:
             job.voice = self._choose(job.voice)
+            if self._fallback is not None and queue.failed == (job.generation, job.voice.name):
+                job.voice = self._fallback
             pcm = self._cached(job.voice, job.text)
             if pcm is not None:
                 self._deliver(job, pcm, last=True)
@@ -327,6 +344,7 @@ class SpeechSynthesiser:
         if self._fallback is None or self._fallback is job.voice or job.spoken:
             self._fail(queue, job, str(error))
             return True
+        queue.failed = (job.generation, job.voice.name)
         job.voice, job.pieces = self._fallback, None
         return False
 
@@ -347,13 +365,14 @@ class SpeechSynthesiser:
     def _find(self, name: str) -> Voice:
         if not name:
             return self._default
-        voice = self._voices.get(name)
-        if voice is None:
-            if name not in self._unknown:
+        with self._change:
+            voice = self._voices.get(name)
+            told, unknown = name in self._unknown, voice is None
+            if unknown:
                 self._unknown.add(name)
-                _log.warning("there is no voice %r; %r speaks instead", name, self._default.name)
-            return self._default
-        return voice
+        if unknown and not told:
+            _log.warning("there is no voice %r; %r speaks instead", name, self._default.name)
+        return voice or self._default
 
     def _choose(self, voice: Voice) -> Voice:
         """The voice, or the fallback while it rests."""

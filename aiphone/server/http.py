@@ -29,6 +29,8 @@ Extra = tuple[str, type[tornado.web.RequestHandler], dict[str, Any], str]
 
 MOST_BODY = 256 << 10
 """Bytes of a request's body. The largest that makes sense is a persona with a long prompt."""
+BODY_SECONDS = 60.0
+"""How long a request's body may take to come."""
 MOST_MESSAGE = 64 << 10
 """Bytes of a WebSocket message from a browser."""
 
@@ -139,7 +141,7 @@ class HttpServer:
             ssl_options=tls,
             max_body_size=MOST_BODY,
             max_header_size=16 << 10,
-            body_timeout=60.0,
+            body_timeout=BODY_SECONDS,
             idle_connection_timeout=300.0,
         )
         self.port: int = self._socket.getsockname()[1]

@@ -124,6 +124,10 @@ _CALLS_QUERY = (
     Field("limit", "integer", "Most calls in the answer.", 50, low=1, high=200),
     Field("before", "integer", "next of the page before.", None, low=1, high=2**53),
 )
+_AUDIT_QUERY = (
+    Field("limit", "integer", "Most entries in the answer.", 50, low=1, high=200),
+    Field("before", "integer", "next of the page before.", None, low=1, high=2**53),
+)
 _FORMAT = (Field("format", "string", "How it is written.", "json", choices=("json", "text", "vtt")),)
 _SINCE = (Field("hours", "integer", "How far back.", 24, low=1, high=24 * 31),)
 _AFTER = (Field("after", "integer", "Id of the last event seen.", None, low=0, high=2**53),)
@@ -322,6 +326,7 @@ OPERATIONS: tuple[Operation, ...] = (
         s.NEW_TOKEN,
     ),
     O("delete", "/api/tokens/{token_id}", "delete_token", "The token is valid no more.", "admin", status=204),
+    O("get", "/api/audit", "list_audit", "What was done, and by whom.", "admin", s.AUDIT, query=_AUDIT_QUERY),
     O("get", "/api/openapi.json", "get_openapi", "This document.", "", None),
 )
 """Every operation of the API."""

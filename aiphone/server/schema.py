@@ -143,7 +143,7 @@ class Field:
         if re.fullmatch(TEXT, value) is None or any(0xD800 <= ord(char) <= 0xDFFF for char in value):
             return "has a control character in it"
         if re.fullmatch(self.pattern, value) is None:
-            return f"is '{_short(value)}'"
+            return "does not fit" if self.write_only else f"is '{_short(value)}'"
         return ""
 
     def _number_problem(self, value: Any) -> str:

@@ -173,7 +173,9 @@ PERSONA = Schema(
             low=2,
             expected="a language code such as en, or auto",
         ),
+        _text("vocabulary", "Names and words that callers are likely to say; they are understood better.", 500),
         _text("voice", "A voice's name; empty is the default one.", 100),
+        Field("speed", "number", "How fast it speaks; 1 is the voice's own pace.", _P.speed, low=0.5, high=2),
         Field("temperature", "number", "0 is greedy.", _P.sampling.temperature, low=0, high=5),
         Field("top_k", "integer", "Choose among this many tokens.", _P.sampling.top_k, low=0, high=100_000),
         Field(
@@ -189,6 +191,15 @@ PERSONA = Schema(
         ),
         Field("seed", "integer", "Random seed.", _P.sampling.seed, low=0, high=2**32 - 1),
         Field("max_tokens", "integer", "Longest answer.", _P.sampling.max_tokens, low=1, high=4096),
+        Field(
+            "stop",
+            "array",
+            "Texts that end an answer; they are not said.",
+            (),
+            high=8,
+            pattern=r"[^\x00-\x1f\x7f]{1,64}",
+            expected="a list of at most 8 texts of 1 to 64 characters",
+        ),
         Field(
             "patience",
             "number",
@@ -625,6 +636,30 @@ TOKEN_SECRET = Schema(
     "TokenSecret",
     "A new token. The secret is shown this once.",
     (*TOKEN_FIELDS, Field("token", "string", "Send it as 'Authorization: Bearer ...'.")),
+)
+AUDIT = Schema(
+    "Audit",
+    "What was done, the latest first.",
+    (
+        Field(
+            "entries",
+            "array",
+            "At most as many as were asked for.",
+            of=Schema(
+                "AuditEntry",
+                "Who did what.",
+                (
+                    Field("id", "integer", "Rises with time."),
+                    Field("at", "number", "Unix time."),
+                    Field("actor", "string", "owner, terminal, or a token's name."),
+                    Field("action", "string", "What was done, such as add, change, delete, start, hang up."),
+                    Field("target", "string", "To what."),
+                    Field("detail", "string", "More about it; never a password."),
+                ),
+            ),
+        ),
+        Field("next", "integer", "before of the next page; null when this is the last.", None, nullable=True),
+    ),
 )
 FORGET = Schema(
     "ForgetCaller", "Whom to forget.", (Field("caller", "string", "URI of the caller, as in a call.", low=1, high=255),)

@@ -210,6 +210,14 @@ async def get_metrics(api: Api, request: Request) -> Answer:  # noqa: ARG001 - a
     return Answer(api.metrics.text(), content_type=metrics.CONTENT_TYPE)
 
 
+async def list_audit(api: Api, request: Request) -> Answer:
+    """``GET /api/audit``."""
+    limit = request.query["limit"]
+    found = await api.run(api.store.audit_log, limit + 1, request.query["before"])
+    more = found[limit - 1].id if len(found) > limit else None
+    return Answer({"entries": [asdict(entry) for entry in found[:limit]], "next": more})
+
+
 async def get_openapi(api: Api, request: Request) -> Answer:  # noqa: ARG001 - all operations look alike
     """``GET /api/openapi.json``."""
     return Answer(document())

@@ -70,13 +70,16 @@ class PersonaRecord:
     greeting_again: str = Persona().greeting_again
     remember: bool = Persona().remember
     language: str = Persona().language
+    vocabulary: str = Persona().vocabulary
     voice: str = Persona().voice
+    speed: float = Persona().speed
     temperature: float = Sampling().temperature
     top_k: int = Sampling().top_k
     top_p: float = Sampling().top_p
     min_p: float = Sampling().min_p
     seed: int = Sampling().seed
     max_tokens: int = Sampling().max_tokens
+    stop: tuple[str, ...] = Persona().stop
     patience: float = Persona().patience
     patience_floor: float = Persona().patience_floor
     patience_ceiling: float = Persona().patience_ceiling
@@ -103,7 +106,7 @@ class PersonaRecord:
 
     def __post_init__(self) -> None:
         # JSON has lists only; two records are the same whichever of the two they came with.
-        for name in ("actions", "transfers"):
+        for name in ("actions", "transfers", "stop"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod

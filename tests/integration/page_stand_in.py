@@ -482,6 +482,11 @@ class Handler(tornado.web.RequestHandler):
     def on_dashboard(self, method: str, rest: list[str]) -> None:
         self.answer(dashboard(self.world, int(self.get_query_argument("hours", "24"))))
 
+    def on_audit(self, method: str, rest: list[str]) -> None:
+        entry = {"at": time.time() - 60, "actor": "owner", "action": "add", "target": "sip-client reception"}
+        detail = HOSTILE if self.world.warnings and HOSTILE in self.world.warnings else ""
+        self.answer({"entries": [{"id": 1, **entry, "detail": detail}], "next": None})
+
     def on_tokens(self, method: str, rest: list[str]) -> None:
         self.answer({"tokens": []})
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from aiphone.actions import ActionFilter, grammar
 from aiphone.clock import SystemClock
-from aiphone.config import default_models_dir
 from aiphone.events import Event, ReplyEnded, ReplyText
 from aiphone.inference.llm import LanguageModel
 from aiphone.persona import Message, Persona, Sampling
@@ -29,10 +29,7 @@ WILD = Sampling(temperature=3.0, top_k=0, top_p=1.0, min_p=0.0, max_tokens=16)
 
 
 class Desk:
-    def __init__(self) -> None:
-        path = default_models_dir(os.environ) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-        if not path.exists():
-            pytest.skip("needs the starter models: whisper-talk-llama models pull")
+    def __init__(self, path: Path) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
         self.model = LanguageModel(path, post=self.events.put, clock=SystemClock(), threads=2, max_calls=2)
         self.model.start()
@@ -49,8 +46,8 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk() -> Iterator[Desk]:
-    desk = Desk()
+def desk(model_file: Callable[[str], Path]) -> Iterator[Desk]:
+    desk = Desk(model_file("SmolLM2-135M-Instruct.Q4_1.gguf"))
     yield desk
     desk.model.stop()
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from aiphone.clock import SystemClock
-from aiphone.config import default_models_dir
 from aiphone.cores import Cores
 from aiphone.errors import ModelError
 from aiphone.events import ReplyEnded, ReplyText, TurnEndByWords, WorkFailed
@@ -35,13 +34,8 @@ TOPICS = ["dogs", "Rome", "bread", "the sea", "trains", "snow", "music"]
 
 
 @pytest.fixture(scope="module")
-def path():
-    import os
-
-    path = default_models_dir(os.environ) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    if not path.exists():
-        pytest.skip("needs the starter models: whisper-talk-llama models pull")
-    return path
+def path(model_file):
+    return model_file("SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 @pytest.fixture(scope="module")

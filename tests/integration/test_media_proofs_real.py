@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,6 @@ from benchmarks.stt_corpus import Prompt, edits, prompts, words
 
 pytestmark = pytest.mark.integration
 
-MODEL = Path.home() / ".cache" / "aiphone" / "models" / "ggml-tiny.en.bin"
 FRAME = 160
 TICK = 0.02
 ROUNDS = int(os.environ.get("AIPHONE_TEST_ROUNDS", "0")) or 3
@@ -87,10 +86,9 @@ def through_the_engine(pcm: np.ndarray, scenario: Scenario) -> tuple[np.ndarray,
 
 
 @pytest.fixture(scope="module")
-def whisper() -> Iterator[SpeechToText]:
-    if not MODEL.is_file():
-        pytest.skip("needs the starter models: whisper-talk-llama models pull starter")
-    stt = SpeechToText(MODEL, post=lambda _event: None, clock=SystemClock(), threads=1, use_gpu=False)
+def whisper(model_file: Callable[[str], Path]) -> Iterator[SpeechToText]:
+    path = model_file("ggml-tiny.en.bin")
+    stt = SpeechToText(path, post=lambda _event: None, clock=SystemClock(), threads=1, use_gpu=False)
     yield stt
     stt.close()
 

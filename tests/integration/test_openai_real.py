@@ -11,7 +11,6 @@ import urllib.request
 import pytest
 
 from aiphone.clock import SystemClock
-from aiphone.config import default_models_dir
 from aiphone.events import ReplyEnded, ReplyText, WorkFailed
 from aiphone.inference.openai_http import Endpoint
 from aiphone.inference.openai_model import OpenAiModel, Patience
@@ -62,13 +61,13 @@ def listening(server, log):
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def url(tmp_path_factory, request):
     if os.environ.get("AIPHONE_TEST_LLM_URL"):
         yield os.environ["AIPHONE_TEST_LLM_URL"]
         return
-    model = default_models_dir(os.environ) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    if not model.exists() or not importlib.util.find_spec("starlette_context"):
-        pytest.skip("needs the starter models and llama-cpp-python[server]")
+    if not importlib.util.find_spec("starlette_context"):
+        pytest.skip("needs llama-cpp-python[server]")
+    model = request.getfixturevalue("model_file")("SmolLM2-135M-Instruct.Q4_1.gguf")
     log = tmp_path_factory.mktemp("server") / "log"
     server = Server(model, log)
     try:

@@ -6,8 +6,7 @@ import itertools
 import re
 import shutil
 import threading
-import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,16 @@ import pytest
 
 from aiphone.clock import SystemClock
 from aiphone.events import Event, PartialTranscript, Transcribed, WorkFailed
+from aiphone.inference.piper_voice import PiperVoice
 from aiphone.inference.stt import SpeechToText
 from aiphone.inference.stt_guard import FLASH_QUANTUM
 from aiphone.inference.stt_states import StatePool
 from aiphone.inference.whisper_cpp import Aborted, DecodeParams, WhisperModel
+from aiphone.persona import Persona
+from benchmarks.stt_corpus import PACKAGE, SOUNDS, read_wav, upsample
 
 pytestmark = pytest.mark.integration
 
-MODEL = Path.home() / ".cache" / "aiphone" / "models" / "ggml-tiny.en.bin"
-SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 RATE = 16_000
 
 
@@ -31,13 +31,13 @@ def recording(name: str) -> np.ndarray:
     """A prompt at 16 kHz."""
     path = SOUNDS / f"{name}.wav"
     if not path.is_file():
-        pytest.skip("needs recorded speech: apt-get install asterisk-core-sounds-en-wav")
-    with wave.open(str(path)) as file:
-        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float64)
-    taps = np.sinc(np.arange(-32, 33) / 2) * np.kaiser(65, 8.0)
-    spread = np.zeros(2 * len(pcm))
-    spread[::2] = pcm
-    return np.clip(np.convolve(spread, taps, "same"), -32768, 32767).astype(np.int16)
+        pytest.skip(f"needs recorded speech: apt-get install {PACKAGE}")
+    return upsample(read_wav(path))
+
+
+@pytest.fixture(scope="module")
+def tiny(model_file: Callable[[str], Path]) -> Path:
+    return model_file("ggml-tiny.en.bin")
 
 
 class Inbox:
@@ -57,11 +57,9 @@ class Inbox:
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[tuple[SpeechToText, Inbox]]:
-    if not MODEL.is_file():
-        pytest.skip("needs the starter models: whisper-talk-llama models pull starter")
+def shared(tiny: Path) -> Iterator[tuple[SpeechToText, Inbox]]:
     inbox = Inbox()
-    stt = SpeechToText(MODEL, post=inbox.post, clock=SystemClock(), threads=2, workers=2, use_gpu=False)
+    stt = SpeechToText(tiny, post=inbox.post, clock=SystemClock(), threads=2, workers=2, use_gpu=False)
     yield stt, inbox
     stt.close()
 
@@ -99,9 +97,9 @@ def test_two_calls_at_once_keep_their_words_apart(stt: tuple[SpeechToText, Inbox
 
 
 @pytest.mark.parametrize(("flash", "contexts"), [(False, (384, 200)), (True, (512, 256)), (True, (192, 192))])
-def test_a_state_keeps_nothing_of_what_it_heard_before(flash: bool, contexts: tuple[int, int]) -> None:
+def test_a_state_keeps_nothing_of_what_it_heard_before(tiny: Path, flash: bool, contexts: tuple[int, int]) -> None:
     """Two states, one fresh and one that served other audio, give the same text with the same probabilities."""
-    model = WhisperModel(MODEL, use_gpu=False, flash_attn=flash)
+    model = WhisperModel(tiny, use_gpu=False, flash_attn=flash)
     pool = StatePool(model.new_state, FLASH_QUANTUM if flash else 1)
     pcm = recording("conf-invalid").astype(np.float32) / 32768
     other = recording("vm-intro").astype(np.float32) / 32768
@@ -178,10 +176,10 @@ def test_partials_agree_with_each_other_and_with_the_final(stt: tuple[SpeechToTe
     assert stable
 
 
-def test_a_model_file_that_is_damaged_while_it_is_in_use_changes_nothing(tmp_path: Path) -> None:
+def test_a_model_file_that_is_damaged_while_it_is_in_use_changes_nothing(tiny: Path, tmp_path: Path) -> None:
     recording("auth-thankyou")
     path = tmp_path / "ggml-tiny.en.bin"
-    shutil.copyfile(MODEL, path)
+    shutil.copyfile(tiny, path)
     inbox = Inbox()
     stt = SpeechToText(path, post=inbox.post, clock=SystemClock(), threads=2, use_gpu=False)
     try:
@@ -192,6 +190,20 @@ def test_a_model_file_that_is_damaged_while_it_is_in_use_changes_nothing(tmp_pat
         assert "thank you" in text_of(inbox.wait(1)[0])
     finally:
         stt.close()
+
+
+def test_names_that_the_persona_expects_are_understood(
+    stt: tuple[SpeechToText, Inbox], model_file: Callable[[str], Path]
+) -> None:
+    voice = PiperVoice(model_file("en_US-joe-medium.onnx"), threads=1, noise=False)
+    said = [piece.pcm for piece in voice.synthesise("Can I talk to Siobhan in accounting?")]
+    pcm = np.pad(np.concatenate(said), RATE // 5)
+    stt[0].begin("c1", language="en", prompt=Persona(vocabulary="Siobhan, Kowalczyk").initial_prompt())
+    stt[0].submit("c1", 1, pcm)
+    stt[0].submit("c2", 1, pcm)
+    heard = {event.call_id: text_of(event) for event in stt[1].wait(2)}
+    assert "siobhan" in heard["c1"]
+    assert "siobhan" not in heard["c2"]
 
 
 def test_cancelling_stops_whisper_and_frees_the_worker(stt: tuple[SpeechToText, Inbox]) -> None:
@@ -206,8 +218,8 @@ def test_cancelling_stops_whisper_and_frees_the_worker(stt: tuple[SpeechToText, 
     assert not any(isinstance(other, WorkFailed) for other in stt[1].events)
 
 
-def test_abort_is_heeded_within_one_encoding(stt: tuple[SpeechToText, Inbox]) -> None:
-    model = WhisperModel(MODEL, use_gpu=False, flash_attn=True)
+def test_abort_is_heeded_within_one_encoding(tiny: Path, stt: tuple[SpeechToText, Inbox]) -> None:
+    model = WhisperModel(tiny, use_gpu=False, flash_attn=True)
     state = model.new_state()
     asked = 0
 

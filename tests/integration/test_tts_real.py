@@ -133,6 +133,15 @@ def test_a_voice_whose_files_are_gone_speaks_on(tmp_path: Path) -> None:
     assert sum(len(piece.pcm) for piece in copy.synthesise("Sure.")) > 3000
 
 
+def test_a_persona_may_speak_faster_or_slower(voice: PiperVoice) -> None:
+    own, fast, slow = (
+        sum(len(piece.pcm) for piece in one.synthesise(LONG))
+        for one in (voice, voice.at_speed(1.25, "@1.25"), voice.at_speed(0.8, "@0.8"))
+    )
+    assert 1.1 < own / fast < 1.25
+    assert 1.1 < slow / own < 1.25
+
+
 def test_files_that_are_no_voice(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"there is no .*amy\.onnx"):
         PiperVoice(tmp_path / "amy.onnx")

@@ -8,6 +8,7 @@ import pytest
 from aiphone.config import LineSettings, Settings, default_data_dir, default_models_dir, options
 from aiphone.config_file import make_settings, read_config_file
 from aiphone.errors import ConfigError
+from aiphone.server.guard import is_loopback
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -18,6 +19,10 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_defaults_are_within_their_own_ranges() -> None:
     assert Settings().check().http_port == 8081
+
+
+def test_nobody_else_gets_in_unless_told_otherwise() -> None:
+    assert is_loopback(Settings().host)
 
 
 def test_flags_are_unique_and_long_flags_match_the_names() -> None:

@@ -62,7 +62,9 @@ async function edit(root, name, signal) {
       field({ label: "Remember callers", name: "remember", type: "checkbox", value: persona.remember, hint: "From call to call, when the server was started with a session file." }),
       long("Instructions", "prompt", "7", "What the assistant is, knows and must not do. Short and clear works best."),
       field({ label: "Voice", name: "voice", value: persona.voice, options: [["", "Default"], ...voices], hint: "More voices: Settings, Models." }),
-      text("Language", "language", "A code such as en, or auto."))),
+      number("Speed", "speed", "0.05", "1 is the voice's own pace; more is faster.", { min: "0.5", max: "2" }),
+      text("Language", "language", "A code such as en, or auto."),
+      text("Names and words to expect", "vocabulary", "What callers are likely to say, such as the names of people and products. It is understood better."))),
     group("Turn taking", [
       number("Patience (seconds)", "patience", "0.05", "So much silence ends the caller's turn. Less is faster, and cuts in more often."),
       number("Patience, clearly finished", "patience_floor", "0.05", "The same after a question or a whole sentence, with the voice falling."),
@@ -85,12 +87,12 @@ async function edit(root, name, signal) {
       text("Said when nobody answers", "nobody_there")]),
     group("Advanced", [
       text("The transcript calls the caller", "caller_name"),
-      field({ label: "Remember callers", name: "remember", type: "checkbox", value: persona.remember, hint: "Keep conversations from call to call, with a session file." }),
       text("Wake command", "wake_command", "When set, only turns that begin with it are answered."),
       text("Said after the wake command alone", "heard_ok"),
       number("Temperature", "temperature", "0.05", "0 always takes the likeliest word."),
       number("Top k", "top_k", "1", ""), number("Top p", "top_p", "0.01", ""), number("Min p", "min_p", "0.01", ""),
-      number("Longest answer (tokens)", "max_tokens", "1", ""), number("Seed", "seed", "1", "")]),
+      number("Longest answer (tokens)", "max_tokens", "1", ""), number("Seed", "seed", "1", ""),
+      field({ label: "Answers end before", name: "stop", type: "textarea", rows: "2", value: persona.stop.join("\n"), spellcheck: "false", hint: "Texts that are not said and end the answer, one a line." })]),
     h("p", { class: "form-error", role: "alert" }),
     h("div", { class: "actions" }, save, h("a", { class: "button quiet", href: "#/personas" }, "Cancel"), h("span", { class: "grow" }),
       name && !persona.is_default && h("button", { type: "button", class: "danger", onclick: drop }, "Delete")));
@@ -103,7 +105,7 @@ async function edit(root, name, signal) {
   function body() {
     const all = values(form);
     all.actions = [...form.querySelectorAll("[name=actions]:checked")].map((one) => one.value);
-    all.transfers = all.transfers.split("\n").map((line) => line.trim()).filter((line) => line);
+    for (const name of ["transfers", "stop"]) all[name] = all[name].split("\n").map((line) => line.trim()).filter((line) => line);
     return all;
   }
 

@@ -1,6 +1,6 @@
 // Settings: what is kept and for how long, the models, who is remembered, tokens for programs.
 
-import { get, getWithTag, patch, path, post, remove } from "./api.js";
+import { get, getWithTag, patch, path, post, query, remove } from "./api.js";
 import { confirmed, field, h, heading, keep, setText, showErrors, toast, values } from "./dom.js";
 import { on } from "./events.js";
 import { bytes, count, exactly, percent, when } from "./format.js";
@@ -12,7 +12,7 @@ export async function show(root, { signal, state }) {
   const problem = h("p", { class: "error", role: "alert" });
   const stack = h("div", { class: "stack" }, problem);
   root.append(heading("Settings"), stack);
-  const cards = [keeping, names, models, sessions, state.session.password_required ? tokens : null, about].filter(Boolean);
+  const cards = [keeping, names, models, sessions, state.session.password_required ? tokens : null, audit, about].filter(Boolean);
   const shown = await Promise.allSettled(cards.map((card) => card(signal)));
   if (signal.aborted) return;
   for (const one of shown) {
@@ -203,6 +203,23 @@ async function tokens(signal) {
   }
   await load();
   return h("section", { class: "card" }, h("h2", {}, "Tokens for programs"), list, secret, form);
+}
+
+async function audit(signal) {
+  const list = h("ul", { class: "clients plain" });
+  const nothing = h("p", { class: "muted" }, "Nothing was done yet.");
+  const more = h("button", { class: "quiet", onclick: () => load().catch((error) => toast(error.message, "bad")) }, "Earlier");
+  let before = null;
+  async function load() {
+    const page = await get(`audit${query({ limit: 10, before })}`, { signal });
+    before = page.next;
+    more.hidden = before === null;
+    list.append(...page.entries.map((one) => h("li", {}, h("span", {}), h("span", { class: "name" }, `${one.action} ${one.target}`),
+      h("span", { class: "about" }, [exactly(one.at), one.actor, one.detail].filter(Boolean).join(" · ")))));
+    nothing.hidden = list.firstChild !== null;
+  }
+  await load();
+  return h("section", { class: "card" }, h("h2", {}, "What was done"), nothing, list, h("div", { class: "actions" }, more));
 }
 
 async function about(signal) {

@@ -42,7 +42,7 @@ def control(store: Store, tmp_path: Any) -> tuple[PhoneControl, Sip]:
     sip = Sip()
     phone: Any = SimpleNamespace(
         settings=Settings(models_dir=str(tmp_path)), sip=sip, switchboard=None, by_line={}, persona=Persona(),
-        prepare_greetings=lambda texts: None,
+        prepare_speech=lambda personas: None,
     )  # fmt: skip
     return PhoneControl(phone, store, lambda: 5.0, lambda call_id: None, dict), sip
 

@@ -25,10 +25,11 @@ class Exchange(Bench):
         super().__init__()
         self.closed: list[ev.RtpSockets] = []
         self.facts: list[Fact] = []
+        self.persona = PERSONA
         self.board = Switchboard(
             self.stages,
             max_calls=max_calls,
-            persona_for=lambda line: PERSONA,
+            persona_for=lambda line: self.persona,
             close_sockets=self.closed.append,
             watch=self.facts.append,
             persona_named=lambda name: Persona(greeting=f"{name}.", idle_after=0.0),
@@ -56,6 +57,15 @@ def test_a_call_is_answered_and_greeted() -> None:
     assert ("tts", "submit", "c1", 1, 0, "Hello.", "") in exchange.journal.lines
     assert [record.call_id for record in exchange.board.active] == ["c1"]
     assert exchange.board.state_of("c1") == "thinking"
+
+
+def test_the_recogniser_is_told_what_the_persona_expects() -> None:
+    exchange = Exchange()
+    exchange.persona = replace(PERSONA, language="de", vocabulary="Anna, Berta")
+    exchange.connect("c1")
+    assert exchange.journal.of("stt") == [
+        ("stt", "begin", "c1", ("language", "de"), ("prompt", "Glossary: Anna, Berta."))
+    ]
 
 
 def test_the_called_number_may_ask_for_a_persona() -> None:

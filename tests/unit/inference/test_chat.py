@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from aiphone.errors import InferenceError
@@ -32,6 +34,7 @@ def test_llama_cpps_own_rendering_comes_first():
     form = choose_format(CHATML, native, [])
     assert form.render(TALK, PERSONA) == ("system:Be kind.|assistant:Hello, this is Ava.|user:Who are you?|assistant:")
     assert form.stop(PERSONA) == ()
+    assert form.stop(replace(PERSONA, stop=("END",))) == ("END",)
 
 
 def test_a_template_llama_cpp_does_not_know_is_run():
@@ -75,6 +78,7 @@ def test_a_base_model_gets_a_transcript():
     )
     assert "\n" in form.stop(PERSONA)
     assert "Bob:" in form.stop(PERSONA)
+    assert "END" in form.stop(replace(PERSONA, stop=("END",)))
 
 
 def test_a_caller_cannot_forge_a_turn_in_a_transcript():

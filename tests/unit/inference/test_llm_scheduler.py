@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 from fake_llama import REPLY_TOKENS, FakeLlama, whole_reply
@@ -62,6 +63,19 @@ def talk(*texts):
     roles = ["user", "assistant"] * len(texts)
     turns = [Message(role, text) for role, text in zip(roles, texts, strict=False)]
     return [PERSONA.system_message(), *turns]
+
+
+def test_a_reply_ends_before_a_text_of_the_persona():
+    desk = Desk()
+    desk.open("c1")
+    whole = whole_reply(desk.ask("c1", "hello"))
+    desk.scheduler.cancel("c1", 1)
+    stop = whole[len(whole) // 2 :][:4]
+    desk.open("c1", replace(PERSONA, stop=(stop,)))
+    desk.ask("c1", "hello", generation=2)
+    desk.run()
+    assert desk.text("c1", 2) == whole[: whole.index(stop)]
+    assert desk.ended("c1", 2).reason == "stop"
 
 
 def test_a_reply_comes_in_pieces_and_ends_once():

@@ -4,6 +4,7 @@ import json
 import queue
 import re
 import threading
+from dataclasses import replace
 
 import pytest
 from openai_stand_in import Hang, StandIn, answer, chunk, good
@@ -72,6 +73,15 @@ def desk(server):
     yield desk
     desk.model.stop()
     assert "llm" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_reply_ends_before_a_text_of_the_persona(desk):
+    desk.server.scripts.append(good("Hello. ", "EN", "D", " Never."))
+    desk.model.open("c", replace(PERSONA, stop=("END",)))
+    desk.ask("hi")
+    said, ended = desk.outcome()
+    assert said.strip() == "Hello."
+    assert ended.reason == "stop"
 
 
 def test_a_reply(desk):

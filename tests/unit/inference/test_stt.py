@@ -332,6 +332,17 @@ def test_a_call_has_its_own_language_and_words(make: Callable[..., Bench], caplo
     assert "'xx'" in caplog.text
 
 
+def test_a_persona_may_want_the_language_found_out(make: Callable[..., Bench]) -> None:
+    bench = make(language="en")
+    bench.model.spoken = ("de", 0.9)
+    bench.stt.begin("c1", language="auto")
+    for generation in (1, 2):
+        bench.stt.submit("c1", generation, voice())
+        bench.inbox.wait(generation)
+    assert [params.language for _, _, params in bench.model.asked] == ["de", "de"]
+    assert len(bench.model.detections) == 1
+
+
 def test_an_unknown_language_is_refused() -> None:
     with pytest.raises(ConfigError, match="no language 'xx'"):
         Bench(language="xx")

@@ -217,25 +217,40 @@ def test_a_voice_by_name_and_an_unknown_one(bench: Bench, caplog: pytest.LogCapt
     assert "'bob'" in caplog.text
 
 
+def test_a_voice_may_come_later(bench: Bench) -> None:
+    speech = bench.synthesiser()
+    speech.submit("c1", 1, 0, "one", "amy")
+    bench.box.wait(1)
+    assert not speech.knows("amy")
+    amy = ScriptedVoice("amy")
+    speech.add(amy)
+    assert speech.knows("amy")
+    speech.submit("c1", 1, 1, "one", "amy")
+    bench.box.wait(1)
+    assert (bench.voice.asked, amy.asked) == (["one"], ["one"])
+    assert [voice.name for voice in speech.status().voices] == ["joe", "amy"]
+
+
 def test_the_fallback_speaks_when_a_voice_fails_and_then_rests(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     fallback = ScriptedVoice("piper")
     speech = bench.synthesiser(fallback=fallback)
     bench.voice.error = SpeechError("the speech command 'x' failed with status 1")
-    for phrase in range(3):
-        speech.submit("c1", 1, phrase, f"w{phrase}")
-        bench.box.wait(1)
-    assert [event.phrase for event in bench.box.events if isinstance(event, SpeechChunk)] == [0, 1, 2]
-    assert fallback.asked == ["w0", "w1", "w2"]
-    assert bench.voice.asked == ["w0", "w1"]  # it rests after two failures
+    for generation in range(1, 4):
+        for phrase in range(2):
+            speech.submit("c1", generation, phrase, f"w{generation}{phrase}")
+            bench.box.wait(1)
+    assert [event.phrase for event in bench.box.events if isinstance(event, SpeechChunk)] == [0, 1] * 3
+    assert fallback.asked == ["w10", "w11", "w20", "w21", "w30", "w31"]
+    assert bench.voice.asked == ["w10", "w20"]  # once in each answer, and it rests after two failures
     status = speech.status().voices[0]
     assert (status.name, status.failures, status.resting) == ("joe", 2, True)
     assert "status 1" in status.last_error
     assert "status 1" in caplog.text
     bench.voice.error = None
     bench.clock.advance(61)
-    speech.submit("c1", 1, 3, "w3")
+    speech.submit("c1", 4, 0, "w4")
     bench.box.wait(1)
-    assert bench.voice.asked[-1] == "w3"
+    assert bench.voice.asked[-1] == "w4"
 
 
 def test_without_a_fallback_the_call_is_told(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

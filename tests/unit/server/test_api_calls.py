@@ -95,6 +95,7 @@ class TestCalls(ApiCase):
             "sessions": 1,
         }
         assert self.json("GET", "/api/calls")["calls"] == []
+        assert self.control.remembered == {}
         assert all("eve" not in entry.target + entry.detail for entry in self.api.store.audit_log())
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 from api_stand_in import ApiCase
 
 CLIENT = {"client_id": "reception", "username": "1001", "password": "s3cret", "server_ip": "192.0.2.7"}
@@ -114,6 +116,25 @@ class TestSipClients(ApiCase):
         entry = self.api.store.audit_log()[0]
         assert (entry.actor, entry.action, entry.target) == ("owner", "add", "sip-client reception")
 
+    def test_the_password_is_told_to_nobody_but_the_phone(self) -> None:
+        with self.assertLogs(level=logging.DEBUG) as logs:
+            logging.getLogger("test").debug("assertLogs wants a line")
+            answers = [
+                self.call("POST", "/api/sip-clients", CLIENT),
+                self.call("POST", "/api/sip-clients", CLIENT),
+                self.call("POST", "/api/sip-clients", CLIENT | {"username": "1002"}),
+                self.call("POST", "/api/sip-clients", CLIENT | {"client_id": "b", "password": "s3cret\n"}),
+                self.call("POST", "/api/sip-clients/reception/start"),
+                self.call("PUT", "/api/sip-clients/reception", CLIENT | {"greeting": "Hello."}),
+                self.call("POST", "/api/sip-clients/reception/stop"),
+                self.call("GET", "/api/dashboard"),
+                self.call("DELETE", "/api/sip-clients/reception"),
+            ]
+        assert [answer.code for answer in answers] == [201, 200, 409, 422, 200, 200, 200, 200, 204]
+        told = [answer.body.decode() for answer in answers] + logs.output
+        told += [f"{entry.target} {entry.detail}" for entry in self.api.store.audit_log()]
+        assert [text for text in told if "s3cret" in text] == []
+
 
 class TestPersonas(ApiCase):
     def test_a_persona_is_made_changed_and_removed(self) -> None:
@@ -152,6 +173,17 @@ class TestPersonas(ApiCase):
         ):
             error = self.error(self.call("POST", "/api/personas", body | {"name": "x"} | wrong), 422)
             assert [problem["field"] for problem in error["fields"]] == [field], wrong
+
+    def test_what_it_expects_and_where_it_stops_is_kept(self) -> None:
+        body = {"name": "desk", "vocabulary": "Siobhan, Zyrtec", "stop": ["###", "User:"], "speed": 1.2}
+        made = self.json("POST", "/api/personas", body)
+        assert (made["vocabulary"], made["stop"]) == (body["vocabulary"], body["stop"])
+        persona = self.api.store.persona("desk").persona()
+        assert (persona.vocabulary, persona.stop) == ("Siobhan, Zyrtec", ("###", "User:"))
+        assert persona.voice_name() == "@1.2"
+        for stop in ([""], ["x" * 65], ["a"] * 9, "a"):
+            error = self.error(self.call("POST", "/api/personas", {"name": "x", "stop": stop}), 422)
+            assert error["fields"][0]["field"] == "stop"
 
     def test_the_default_one_stays(self) -> None:
         default = self.json("GET", "/api/personas")["personas"][0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
+import logging
 import ssl
 import subprocess
 from pathlib import Path
@@ -15,14 +17,14 @@ import pytest
 from api_stand_in import WEB, ApiCase
 from tornado.httpclient import HTTPResponse
 from tornado.testing import AsyncHTTPTestCase, gen_test
-from tornado.websocket import WebSocketHandler, websocket_connect
+from tornado.websocket import WebSocketClosedError, WebSocketHandler, websocket_connect
 
 from aiphone.cli import passwd
 from aiphone.clock import ManualClock
 from aiphone.errors import ConfigError
 from aiphone.server.auth import PASSWORD_KEY, Auth, LoginLimit, has_password, set_password
 from aiphone.server.guard import Guard, is_loopback, require_password
-from aiphone.server.http import MOST_BODY, HttpServer, make_application, tls_context
+from aiphone.server.http import MOST_BODY, MOST_MESSAGE, HttpServer, make_application, tls_context
 from aiphone.store.store import Store
 
 PASSWORD = "correct horse"
@@ -146,6 +148,13 @@ class TestPassword(ApiCase):
         self.error(response, 401)
         assert "Set-Cookie" not in response.headers
 
+    def test_it_is_never_logged_nor_answered(self) -> None:
+        with self.assertLogs(level=logging.DEBUG) as logs:
+            logging.getLogger("test").debug("assertLogs wants a line")
+            answers = [self.sign_in("wrong horse"), self.sign_in(), self.call("GET", "/api/session")]
+        said = [answer.body.decode() for answer in answers] + logs.output
+        assert [text for text in said if "horse" in text] == []
+
     def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(self) -> None:
         cookie = self.sign_in().headers["Set-Cookie"].lower()
         assert "httponly" in cookie
@@ -187,6 +196,17 @@ class TestPassword(ApiCase):
         self.clock.advance(61)
         assert self.sign_in().code == 200
 
+    @gen_test
+    async def test_attempts_at_the_same_moment_count_each(self) -> None:
+        """Judging a password takes a while; whoever asks in it is counted as well."""
+        client = self.get_http_client()
+        body = json.dumps({"password": "wrong horse"})
+        url, headers = self.get_url("/api/session"), {"Content-Type": "application/json"}
+        answers = await asyncio.gather(
+            *(client.fetch(url, method="POST", body=body, headers=headers, raise_error=False) for _ in range(10))
+        )
+        assert sorted(answer.code for answer in answers) == [401] * 5 + [429] * 5
+
     def test_a_token_may_do_what_its_role_says_and_no_more(self) -> None:
         headers, csrf = self.signed_in()
         made = {
@@ -218,6 +238,10 @@ class TestPassword(ApiCase):
         token = self.json(
             "POST", "/api/tokens", {"name": "x", "role": "read"}, headers=headers | {"X-CSRF-Token": csrf}
         )
+        listed = self.call("GET", "/api/tokens", headers=headers).body.decode()
+        assert token["id"] in listed
+        assert token["token"] not in listed
+        assert "digest" not in listed
         self.api.store.close()
         stored = b"".join(path.read_bytes() for path in self.directory.glob("aiphone.db*"))
         assert b"argon2id" in stored
@@ -291,6 +315,46 @@ class TestLimits(ApiCase):
         finally:
             await server.stop()
 
+    @gen_test
+    async def test_a_request_that_is_too_long_or_never_ends_is_dropped(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("aiphone.server.http.BODY_SECONDS", 0.1)
+            server = HttpServer(self._app, "127.0.0.1", 0)
+        server.start()
+        try:
+            long = f"X-Long: {'x' * (20 << 10)}\r\n\r\n"
+            unfinished = 'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"client_id": '
+            with self.assertLogs("tornado.general", "INFO"):
+                for rest in (long, unfinished):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                    writer.write(f"POST /api/sip-clients HTTP/1.1\r\nHost: localhost\r\n{rest}".encode())
+                    assert await asyncio.wait_for(reader.read(), 5) in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    writer.close()
+        finally:
+            await server.stop()
+
+    @gen_test
+    async def test_a_large_message_ends_the_connection(self) -> None:
+        socket = await websocket_connect(f"ws://127.0.0.1:{self.get_http_port()}/api/events")
+        try:
+            assert "hello" in str(await socket.read_message())
+            await socket.write_message("x" * MOST_MESSAGE)
+            self.api.hub.publish("clients")
+            assert "clients" in str(await socket.read_message())
+            with contextlib.suppress(WebSocketClosedError):
+                await socket.write_message("x" * (MOST_MESSAGE + 1))
+            assert await socket.read_message() is None
+        finally:
+            socket.close()
+
+    def test_control_characters_are_refused_in_every_text(self) -> None:
+        """In texts of several lines too: they would steer the terminal that shows them."""
+        for text in ("\x1b[2J", "\0", "\x7f"):
+            error = self.error(self.call("POST", "/api/personas", {"name": "a", "prompt": f"Be kind.\n{text}"}), 422)
+            assert error["fields"][0] | {"expected": ""} == {
+                "field": "prompt", "problem": "has a control character in it", "expected": "",
+            }  # fmt: skip
+
     def test_json_that_is_none_is_refused(self) -> None:
         for body in ("", "{", "[" * 100_000, '{"a": NaN}', "\xff"):
             response = self.fetch(
@@ -309,11 +373,15 @@ class TestLimits(ApiCase):
     def test_every_answer_has_the_strict_policy(self) -> None:
         for path in ("/", "/api/status", "/api/nothing", "/healthz", "/metrics", "/app.js"):
             headers = self.call("GET", path).headers
-            policy = headers["Content-Security-Policy"]
-            assert policy.startswith("default-src 'self'")
-            assert "unsafe" not in policy
-            assert "frame-ancestors 'none'" in policy
+            assert set(headers["Content-Security-Policy"].split("; ")) == {
+                "default-src 'self'", "object-src 'none'", "base-uri 'none'", "form-action 'self'",
+                "frame-ancestors 'none'",
+            }  # fmt: skip
             assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Referrer-Policy"] == "no-referrer"
+            assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+            assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+            assert headers["Cache-Control"] == ("no-cache" if path == "/" else "no-store"), path
 
     def test_another_method_is_told_which_there_are(self) -> None:
         for method, path in (("PATCH", "/api/sip-clients"), ("DELETE", "/api/calls"), ("POST", "/api/events")):

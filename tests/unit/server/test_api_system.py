@@ -102,6 +102,15 @@ class TestFigures(ApiCase):
         assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         assert b"aiphone_media_calls 0.0" in response.body
 
+    def test_what_was_done_is_read_page_by_page(self) -> None:
+        assert self.json("GET", "/api/audit") == {"entries": [], "next": None}
+        for number in range(5):
+            self.api.store.audit("owner", "add", f"sip-client {number}")
+        first = self.json("GET", "/api/audit?limit=3")
+        second = self.json("GET", f"/api/audit?limit=3&before={first['next']}")
+        assert [entry["target"][-1] for entry in first["entries"] + second["entries"]] == list("43210")
+        assert second["next"] is None
+
     def test_the_dashboard(self) -> None:
         store = self.api.store
         number = store.begin_call(line_id="direct", caller="sip:bob@example.org", started=WALL - 60)
@@ -125,6 +134,17 @@ class TestDocument(ApiCase):
         text = json.dumps(document)
         for part in text.split('"$ref": "#/components/schemas/')[1:]:
             assert part.partition('"')[0] in document["components"]["schemas"]
+
+    def test_nobody_changes_anything_without_a_role_that_may(self) -> None:
+        entrance = {"get_me", "sign_in", "sign_out", "get_openapi"}
+        for operation in OPERATIONS:
+            if operation.name in entrance:
+                continue
+            looking = operation.method == "get" and operation.name not in ("list_tokens", "list_audit")
+            assert operation.role in (("read",) if looking else ("operate", "admin")), operation.name
+        admin = {"add_token", "delete_token", "list_tokens", "forget_caller", "change_settings", "forget_session"}
+        admin |= {"add_sip_client", "change_sip_client", "delete_sip_client", "change_persona", "delete_persona"}
+        assert admin <= {operation.name for operation in OPERATIONS if operation.role == "admin"}
 
     def test_every_operation_has_a_handler(self) -> None:
         assert len(rules()) == len({operation.path for operation in OPERATIONS})
