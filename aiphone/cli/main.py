@@ -40,6 +40,10 @@ def main(arguments: Sequence[str]) -> int:
         return 0
 
 
+MAY_BE_EMPTY = ("filler",)
+"""Flags whose empty text is an answer: nothing is said."""
+
+
 def read_settings(arguments: Sequence[str]) -> Settings:
     """Settings from the flags and, below them, the configuration file; directories filled in."""
     given = parse(arguments)
@@ -49,7 +53,9 @@ def read_settings(arguments: Sequence[str]) -> Settings:
         "data_dir": str(default_data_dir(os.environ)),
         "models_dir": str(default_models_dir(os.environ)),
     }
-    return make_settings(directories, *layers, {name: value for name, value in given.items() if value != ""})
+    # The empty text of a script's unset variable is no flag.
+    flags = {name: value for name, value in given.items() if value != "" or name in MAY_BE_EMPTY}
+    return make_settings(directories, *layers, flags)
 
 
 def _command(name: str, arguments: Sequence[str]) -> int:

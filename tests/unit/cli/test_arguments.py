@@ -4,7 +4,7 @@ import pytest
 
 from aiphone.cli.arguments import build_parser, parse
 from aiphone.cli.main import main, read_settings
-from aiphone.config import GROUPS
+from aiphone.config import GROUPS, Settings
 from aiphone.errors import ConfigError
 
 
@@ -64,3 +64,9 @@ def test_the_config_file_is_below_the_flags(tmp_path: object) -> None:
 def test_a_missing_config_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"no configuration file nowhere\.toml"):
         read_settings(["--config", "nowhere.toml"])
+
+
+def test_an_empty_flag_is_none_but_where_it_means_silence() -> None:
+    settings = read_settings(["--filler", "", "--greeting", "", "--voice", ""])
+    assert settings.filler == ""
+    assert (settings.greeting, settings.voice) == (Settings().greeting, Settings().voice)
