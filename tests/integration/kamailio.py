@@ -3,7 +3,7 @@
     with Kamailio(program, {"1001": "secret"}, folder) as pbx:
         caller.call(pbx.uri("1001"))
 
-It listens on one free port of 127.0.0.1, UDP and TCP, and keeps users and locations in memory.
+It listens on one free port of 127.0.0.1 (or of ``host``), UDP and TCP, and keeps users and locations in memory.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ tcp_children=1
 auto_aliases=no
 dns=no
 rev_dns=no
-listen=udp:127.0.0.1:{port}
-listen=tcp:127.0.0.1:{port}
+listen=udp:{host}:{port}
+listen=tcp:{host}:{port}
 
 loadmodule "tm.so"
 loadmodule "sl.so"
@@ -119,14 +119,14 @@ class KamailioError(Exception):
     """Kamailio did not start; the text ends with its log."""
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free for UDP and for TCP."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of an address of ours that is free for UDP and for TCP."""
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
+            udp.bind((host, 0))
             port = int(udp.getsockname()[1])
             try:
-                tcp.bind(("127.0.0.1", port))
+                tcp.bind((host, port))
             except OSError:
                 continue
             return port
@@ -135,15 +135,18 @@ def free_port() -> int:
 class Kamailio:
     """The process. Use it in a ``with`` block; any one thread."""
 
-    def __init__(self, program: str, passwords: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, program: str, passwords: Mapping[str, str], folder: Path, host: str = "127.0.0.1") -> None:
         """``program`` is the path of kamailio, ``passwords`` are by user name, ``folder`` is for its files."""
-        self.port = free_port()
+        self.host = host
+        self.port = free_port(host)
         self._log_path = folder / "kamailio.log"
         self._log: IO[bytes] | None = None
         self._config = folder / "kamailio.cfg"
         self._folder = folder
         lines = "\n".join(f'    $sht(passwords=>{user}) = "{word}";' for user, word in passwords.items())
-        self._config.write_text(_CONFIG.format(port=self.port, passwords=lines, realm=REALM), encoding="utf-8")
+        self._config.write_text(
+            _CONFIG.format(host=host, port=self.port, passwords=lines, realm=REALM), encoding="utf-8"
+        )
         self._program = program
 
     def __enter__(self) -> Kamailio:
@@ -193,7 +196,7 @@ class Kamailio:
 
     def uri(self, user: str) -> str:
         """The address of a user."""
-        return f"sip:{user}@127.0.0.1:{self.port}"
+        return f"sip:{user}@{self.host}:{self.port}"
 
     def stop(self) -> None:
         """End it with its workers."""
@@ -209,17 +212,17 @@ class Kamailio:
 
     def _wait_ready(self) -> None:
         ping = (
-            f"OPTIONS sip:127.0.0.1:{self.port} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{{}};branch=z9hG4bKping\r\n"
+            f"OPTIONS sip:{self.host}:{self.port} SIP/2.0\r\nVia: SIP/2.0/UDP {self.host}:{{}};branch=z9hG4bKping\r\n"
             "From: <sip:test@127.0.0.1>;tag=1\r\nTo: <sip:127.0.0.1>\r\nCall-ID: ping\r\nCSeq: 1 OPTIONS\r\n"
             "Max-Forwards: 5\r\nContent-Length: 0\r\n\r\n"
         )
         end = time.monotonic() + READY_TIMEOUT
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((self.host, 0))
             probe.settimeout(0.1)
             while time.monotonic() < end and self._process.poll() is None:
                 try:
-                    probe.sendto(ping.format(probe.getsockname()[1]).encode(), ("127.0.0.1", self.port))
+                    probe.sendto(ping.format(probe.getsockname()[1]).encode(), (self.host, self.port))
                     if probe.recv(4096).startswith(b"SIP/2.0 200"):
                         return
                 except TimeoutError:

@@ -56,3 +56,14 @@ def test_addresses_that_are_not_ours() -> None:
         RtpPortPool("203.0.113.7", 45000, 45099).open()
     with pytest.raises(NetworkError, match="numeric"):
         RtpPortPool("localhost", 45000, 45099)
+
+
+def test_a_pair_at_another_address_of_ours() -> None:
+    pool = RtpPortPool("127.0.0.1", 45300, 45301)
+    pair, other = pool.open(), pool.open("127.0.0.2")
+    try:
+        with socket.socket(fileno=os.dup(other.rtp_fd)) as s:
+            assert s.getsockname() == ("127.0.0.2", 45300)
+    finally:
+        pool.close(pair)
+        pool.close(other)

@@ -1,0 +1,170 @@
+"""Lines and callers on other machines: network namespaces, a registrar in another one, a telephone behind NAT."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+from kamailio import Kamailio
+from namespaces import Machine
+from server_process import CAPITAL, Server, in_loop, spoken, transcribed
+
+from aiphone.caller import Caller, CallFailedError, Credentials
+from aiphone.events import Pcm
+
+pytestmark = pytest.mark.integration
+
+PASSWORDS = {"1001": "correct-horse", "1002": "battery-staple"}
+OURS, PBX = "10.77.0.1", "10.77.0.2"
+NAT = {"port-restricted": 78, "symmetric": 79}
+"""Networks behind the router, 192.168.N.0/24."""
+
+
+@dataclass
+class Office:
+    """A server with nothing said about addresses, a registrar on another machine that is a router too."""
+
+    server: Server
+    ours: Machine
+    pbx_machine: Machine
+    phones: dict[str, Machine]
+    pbx: Kamailio
+
+    def api(self, method: str, path: str, **body: Any) -> Any:
+        with self.ours.inside():
+            connection = http.client.HTTPConnection("127.0.0.1", self.server.http_port, timeout=20)
+            try:
+                connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                text = response.read()
+                assert response.status < 300, text
+                return json.loads(text)
+            finally:
+                connection.close()
+
+    def wait_line(self, state: str) -> dict[str, Any]:
+        with self.ours.inside():
+            return self.server.wait_status(
+                lambda status: [line["state"] for line in status["lines"] if line["line_id"] == "away"] == [state]
+            )
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    kamailio, iptables = _program("kamailio"), _program("iptables")
+    folder = tmp_path_factory.mktemp("pbx")
+    with Machine() as ours, Machine() as there, Machine() as one, Machine() as other:
+        phones = dict(zip(NAT, (one, other), strict=True))
+        ours.plug(there, f"{OURS}/24", f"{PBX}/24")
+        there.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        for kind, phone in phones.items():
+            net = f"192.168.{NAT[kind]}"
+            there.plug(phone, f"{net}.1/24", f"{net}.2/24")
+            phone.run("ip", "route", "add", "default", "via", f"{net}.1")
+            # Masquerade lets in only what answers; with random ports, each destination sees another one of ours.
+            random = ["--random-fully"] if kind == "symmetric" else []
+            there.run(iptables, "-t", "nat", "-A", "POSTROUTING", "-s", f"{net}.2/32", "-j", "MASQUERADE", *random)
+        with there.inside():
+            pbx = Kamailio(kamailio, PASSWORDS, folder, host=PBX)
+        with there.inside(), pbx, ours.inside(), Server("--greeting", "Good morning.") as server:
+            yield Office(server, ours, there, phones, pbx)
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"there is no {name} (Debian: {name})")
+    return path
+
+
+def conversation(machine: Machine, caller_of: Callable[[], Caller], uri: str) -> Pcm:
+    """The answer to a question, as the telephone there heard it: both sides have heard the other then."""
+
+    async def talk() -> Pcm:
+        async with caller_of() as caller:
+            call = await caller.call(uri)
+            await call.wait_reply(after=call.ack_at, silence=0.5)
+            await call.play(spoken(CAPITAL))
+            # With three at once the answer may come well behind "One moment."
+            reply = await call.wait_reply(timeout=40, silence=2.5)
+            await call.hangup()
+            return call.recording().between(reply.first_voiced_at - 0.3, reply.ended_at)
+
+    with machine.inside():
+        return in_loop(talk())
+
+
+@pytest.fixture(scope="module")
+def line(office: Office) -> dict[str, Any]:
+    """The client, added and started; what the status said before."""
+    with office.ours.inside():
+        before = office.server.status()
+    office.api(
+        "POST", "/api/sip-clients", client_id="away", username="1001", password=PASSWORDS["1001"], server_ip=PBX,
+        server_port=office.pbx.port,
+    )  # fmt: skip
+    office.api("POST", "/api/sip-clients/away/start")
+    return before
+
+
+@pytest.fixture(scope="module")
+def answers(office: Office, line: dict[str, Any]) -> dict[str, str]:
+    """What telephones heard, all at once as each takes its time: through the registrar, and from behind the router.
+
+    These call the line's user from the router's outside, which is the registrar's address: the line lets that in.
+    """
+    port = line["sip_uri"].rpartition(":")[2]
+    office.wait_line("registered")
+    spoken(CAPITAL)
+    calls: dict[str, tuple[Machine, Callable[[], Caller], str]] = {
+        kind: (office.phones[kind], partial(Caller, f"192.168.{net}.2", user="1003"), f"sip:1001@{OURS}:{port}")
+        for kind, net in NAT.items()
+    }
+    there = partial(Caller, PBX, user="1002", credentials=Credentials("1002", PASSWORDS["1002"]))
+    calls["registrar"] = (office.pbx_machine, there, office.pbx.uri("1001"))
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = {name: pool.submit(conversation, *call) for name, call in calls.items()}
+        heard = {name: future.result() for name, future in futures.items()}
+    with office.ours.inside():
+        office.server.wait_idle()
+    return {name: transcribed(pcm) for name, pcm in heard.items()}
+
+
+@pytest.mark.behaviour("A line at another machine, with nothing said about addresses", "RFC 3261 section 18")
+def test_a_client_added_by_the_api_registers_elsewhere_and_takes_calls(
+    office: Office, line: dict[str, Any], answers: dict[str, str]
+) -> None:
+    port = int(line["sip_uri"].rpartition(":")[2])
+    assert line["sip_listening"] == [f"127.0.0.1:{port}"]
+    status = office.wait_line("registered")
+    assert status["sip_listening"] == [f"127.0.0.1:{port}", f"{OURS}:{port}"]
+    assert status["sip_uri"] == f"sip:ai@127.0.0.1:{port}"
+    assert office.pbx.routed.count("INVITE for 1001") == 1
+    assert "paris" in answers["registrar"]
+
+
+def test_strangers_are_refused_at_the_address_that_a_line_has_opened(office: Office, line: dict[str, Any]) -> None:
+    port = line["sip_uri"].rpartition(":")[2]
+    office.wait_line("registered")
+
+    async def refused() -> int:
+        async with Caller(PBX, user="1002") as caller:
+            with pytest.raises(CallFailedError) as failure:
+                await caller.call(f"sip:ai@{OURS}:{port}")
+            return failure.value.status
+
+    with office.pbx_machine.inside():
+        assert in_loop(refused()) == 403
+
+
+@pytest.mark.behaviour("A caller behind NAT, port-restricted or symmetric: both hear each other", "RFC 3581, RFC 4961")
+@pytest.mark.parametrize("kind", NAT)
+def test_a_caller_behind_nat_hears_and_is_heard(answers: dict[str, str], kind: str) -> None:
+    assert "paris" in answers[kind]
