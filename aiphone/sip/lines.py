@@ -378,6 +378,7 @@ def _line_account_config(line: LineConfig, settings: SipSettings, transport: int
     config.regConfig.retryIntervalSec = 0
     config.regConfig.firstRetryIntervalSec = 0
     config.regConfig.unregWaitMsec = 500
+    config.natConfig.udpKaIntervalSec = settings.keep_alive_seconds
     config.sipConfig.transportId = transport
     config.sipConfig.contactUriParams = f";{TOKEN}={line.token}"
     name = line.auth_username or line.username

@@ -148,6 +148,8 @@ class SipSettings:
     """Seconds after which a call that nobody refreshed is taken for dead (RFC 4028)."""
     register_expires: int = 300
     """Seconds a registration is asked to live (RFC 3261 section 10.2.1.1)."""
+    keep_alive_seconds: int = 15
+    """Between packets that keep the way through a NAT open to a line's server over UDP (RFC 5626 section 3.5)."""
     ring_seconds: float = 60.0
     """How long a call that we place may ring before we give it up."""
     poll_seconds: float = 0.010

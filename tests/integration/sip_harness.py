@@ -393,11 +393,13 @@ class Peer:
 
 
 class Registrar:
-    """A registrar with digest authentication (RFC 3261 section 22, RFC 2617 without qop), on UDP."""
+    """A registrar with digest authentication (RFC 3261 section 22, RFC 8760, without qop), on UDP."""
 
-    def __init__(self, user="1000", password="secret", port=0):
+    def __init__(self, user="1000", password="secret", port=0, algorithm="MD5"):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", port))
+        self.algorithm = algorithm
+        self.quiet = queue.Queue()
         self.port = self.socket.getsockname()[1]
         self.user, self.password = user, password
         self.contacts = queue.Queue()
@@ -418,6 +420,9 @@ class Registrar:
             data, source = self.socket.recvfrom(65535)
             if data == b"stop":
                 return
+            if not data.strip():
+                self.quiet.put(source)
+                continue
             message = Message(data.decode(), source)
             if message.method != "REGISTER":
                 continue
@@ -425,7 +430,7 @@ class Registrar:
             extra = []
             if not message["authorization"]:
                 code, phrase = 401, "Unauthorized"
-                extra = ['WWW-Authenticate: Digest realm="test", nonce="abc", algorithm=MD5']
+                extra = [f'WWW-Authenticate: Digest realm="test", nonce="abc", algorithm={self.algorithm}']
             elif not self._right(message["authorization"]):
                 code, phrase = 403, "Forbidden"
             else:
@@ -442,10 +447,10 @@ class Registrar:
 
     def _right(self, header):
         given = dict(re.findall(r'(\w+)="?([^",]*)"?', header))
-        md5 = lambda text: hashlib.md5(text.encode()).hexdigest()  # noqa: E731
-        ha1 = md5(f"{self.user}:test:{self.password}")
-        ha2 = md5(f"REGISTER:{given.get('uri')}")
-        return given.get("username") == self.user and given.get("response") == md5(f"{ha1}:abc:{ha2}")
+        digest = lambda text: hashlib.new(self.algorithm.replace("-", ""), text.encode()).hexdigest()  # noqa: E731
+        ha1 = digest(f"{self.user}:test:{self.password}")
+        ha2 = digest(f"REGISTER:{given.get('uri')}")
+        return given.get("username") == self.user and given.get("response") == digest(f"{ha1}:abc:{ha2}")
 
 
 if __name__ == "__main__":
