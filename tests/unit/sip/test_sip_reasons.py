@@ -63,9 +63,3 @@ def test_ends_of_calls_that_we_placed():
     assert placed_call_reason(404) == "nobody there has that number"
     assert placed_call_reason(200) == call_reason(200)
     assert placed_call_reason(799, "Odd") == "Odd"
-
-
-def test_a_server_that_is_back_is_found_within_half_a_minute_however_long_it_was_away() -> None:
-    for seed in range(50):
-        back_off = BackOff(Random(seed))
-        assert max(back_off.after(503) for _ in range(30)) < 30.0
