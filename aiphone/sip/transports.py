@@ -9,8 +9,11 @@ SIP thread only.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import os
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,8 @@ _NO_TLS = 70012
 """``PJ_ENOTSUP``."""
 _TOO_MANY = 70010
 """``PJ_ETOOMANY``: pjsua has places for eight transports."""
+_WAITING = 1024
+"""Connections that may wait to be accepted; the system has a limit of its own."""
 _ERRNO_START = 120_000
 """``PJ_ERRNO_START_SYS``: pjlib's codes for the operating system's."""
 
@@ -120,6 +125,8 @@ class Transports:
         except pj.Error as error:
             raise _network_error(error.status, str(error.reason), _NAMES[kind], host, port) from None
         self._open[host, kind] = number
+        if kind != pj.PJSIP_TRANSPORT_UDP:
+            _deepen(*split_host_port(str(self._endpoint.transportGetInfo(number).localName)))
         return number
 
     def _secure(self, config: Any) -> None:
@@ -130,6 +137,32 @@ class Transports:
         config.tlsConfig.verifyServer = tls.verify
         config.tlsConfig.verifyClient = config.tlsConfig.requireClientCert = tls.require_client
         config.tlsConfig.msecTimeout = _TLS_TIMEOUT_MS
+
+
+def _deepen(host: str, port: int) -> None:
+    """Let more connections wait on a listening socket of pjsip's, which asks for a queue of five.
+
+    What comes while that is full is dropped by the system, and tried again by the other side after a second. Linux
+    takes ``listen`` a second time as a new length; the socket is found among our descriptors, as pjsua2 hides it.
+    """
+    with contextlib.suppress(OSError):
+        for path in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError), _duplicate(int(path.name)) as one:
+                if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    continue
+                # On every address the socket has none of its own, and pjsip tells one.
+                if one.family == socket.AF_INET and one.getsockname() in ((host, port), ("0.0.0.0", port)):
+                    one.listen(_WAITING)
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    """A socket of our own for a descriptor; raises ``OSError`` for one that is no socket, and leaves nothing open."""
+    copy = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
 
 
 def system_authorities() -> str:

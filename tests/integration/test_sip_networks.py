@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +39,8 @@ class Office:
     pbx_machine: Machine
     phones: dict[str, Machine]
     pbx: Kamailio
+    capture: Path
+    """What went over our cable."""
 
     def api(self, method: str, path: str, **body: Any) -> Any:
         with self.ours.inside():
@@ -58,7 +63,7 @@ class Office:
 
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    kamailio, iptables = _program("kamailio"), _program("iptables")
+    kamailio, iptables, tshark = _program("kamailio"), _program("iptables"), _program("tshark")
     folder = tmp_path_factory.mktemp("pbx")
     with Machine() as ours, Machine() as there, Machine() as one, Machine() as other:
         phones = dict(zip(NAT, (one, other), strict=True))
@@ -74,7 +79,32 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
         with there.inside():
             pbx = Kamailio(kamailio, PASSWORDS, folder, host=PBX)
         with there.inside(), pbx, ours.inside(), Server("--greeting", "Good morning.") as server:
-            yield Office(server, ours, there, phones, pbx)
+            capture = folder / "calls.pcap"
+            with capturing(tshark, capture):
+                yield Office(server, ours, there, phones, pbx, capture)
+
+
+@contextlib.contextmanager
+def capturing(tshark: str, target: Path) -> Iterator[None]:
+    """All UDP and TCP of this machine go into a file meanwhile."""
+    process = subprocess.Popen(
+        [tshark, "-i", "any", "-f", "udp", "-w", str(target)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "Capturing on" in line:
+                break
+        else:
+            pytest.skip(f"tshark may not capture here: {''.join(said)}")
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stderr.close()
 
 
 def _program(name: str) -> str:
@@ -168,3 +198,25 @@ def test_strangers_are_refused_at_the_address_that_a_line_has_opened(office: Off
 @pytest.mark.parametrize("kind", NAT)
 def test_a_caller_behind_nat_hears_and_is_heard(answers: dict[str, str], kind: str) -> None:
     assert "paris" in answers[kind]
+
+
+def dissected(office: Office, line: dict[str, Any], wanted: str) -> list[str]:
+    """Numbers and protocols of the packets that tshark finds, with our SIP port known to it."""
+    ports = (line["sip_uri"].rpartition(":")[2], str(office.pbx.port))
+    known = [part for port in ports for part in ("-d", f"udp.port=={port},sip")]
+    done = subprocess.run(
+        [_program("tshark"), "-r", str(office.capture), *known, "-Y", wanted, "-T", "fields", "-e", "frame.number",
+         "-e", "_ws.col.Protocol", "-e", "_ws.col.Info"],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    return done.stdout.splitlines()
+
+
+@pytest.mark.behaviour("tshark finds nothing malformed in the SIP, RTP and RTCP of these calls", "RFC 3261, RFC 3550")
+def test_tshark_finds_nothing_malformed(office: Office, line: dict[str, Any], answers: dict[str, str]) -> None:
+    assert answers
+    ours = f"ip.src == {OURS}"
+    assert len(dissected(office, line, f"{ours} && sip")) > 10
+    assert len(dissected(office, line, f"{ours} && rtp")) > 300
+    assert dissected(office, line, f"{ours} && rtcp")
+    assert dissected(office, line, f'{ours} && (_ws.malformed || _ws.expert.severity == "Error")') == []

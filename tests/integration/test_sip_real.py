@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import socket
+import sys
 import time
 
 import pytest
@@ -352,6 +355,19 @@ def test_tcp_on_the_same_port(agent):
         request("BYE", 2, to)
         agent.wait("CallEnded")
         assert "SIP/2.0 200" in connection.recv(65535).decode()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the queue's length is changed on Linux")
+def test_connections_wait_while_the_thread_is_busy(agent):
+    """pjsip asks for a queue of five; what came beyond that was tried again by the caller a second later."""
+    waiting = []
+    os.kill(agent.process.pid, signal.SIGSTOP)
+    try:
+        waiting.extend(socket.create_connection(("127.0.0.1", agent.port), timeout=0.8) for _ in range(60))
+    finally:
+        os.kill(agent.process.pid, signal.SIGCONT)
+        for one in waiting:
+            one.close()
 
 
 def test_malformed_messages_do_no_harm(agent, peer):
