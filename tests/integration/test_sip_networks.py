@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -18,8 +19,10 @@ import pytest
 from kamailio import Kamailio
 from namespaces import Machine
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
+from sip_harness import Agent, close_all
 
 from aiphone.caller import Caller, CallFailedError, Credentials
+from aiphone.caller.sdp import audio
 from aiphone.events import Pcm
 
 pytestmark = pytest.mark.integration
@@ -209,6 +212,7 @@ def dissected(office: Office, line: dict[str, Any], wanted: str) -> list[str]:
          "-e", "_ws.col.Protocol", "-e", "_ws.col.Info"],
         capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
@@ -220,3 +224,31 @@ def test_tshark_finds_nothing_malformed(office: Office, line: dict[str, Any], an
     assert len(dissected(office, line, f"{ours} && rtp")) > 300
     assert dissected(office, line, f"{ours} && rtcp")
     assert dissected(office, line, f'{ours} && (_ws.malformed || _ws.expert.severity == "Error")') == []
+
+
+@pytest.mark.behaviour("A call of ours to another machine, without a line", "RFC 3261 section 18")
+def test_a_call_of_ours_to_another_machine() -> None:
+    with Machine() as ours, Machine() as there:
+        ours.plug(there, f"{OURS}/24", f"{PBX}/24")
+        with ours.inside():
+            agent = Agent(settings={"reach_out": True})
+
+        async def scenario() -> None:
+            async with Caller(PBX) as caller:
+                agent.do("place_call", call_id="o1", uri=caller.uri, line_id=None)
+                call = await caller.incoming()
+                call.answer()
+                await asyncio.to_thread(agent.wait, "CallConfirmed")
+                offer = audio(call.remote_sdp)
+                assert offer is not None
+                assert offer.host == OURS
+                agent.do("hangup", call_id="o1")
+                assert await call.wait_ended() == "remote"
+
+        try:
+            with there.inside():
+                in_loop(scenario())
+            assert agent.ask("status")["listening"] == ["127.0.0.1", OURS]
+        finally:
+            agent.stop()
+            close_all()
