@@ -38,7 +38,8 @@ cdef extern from *:
     #define AIPHONE_ACROSS 8
     #define AIPHONE_SLACK (10 * AIPHONE_ACROSS)
     #define AIPHONE_MOST 480        /* input samples in a block */
-    #define AIPHONE_MOST_TAPS 512   /* of a filter with few phases */
+    #define AIPHONE_MOST_TAPS 512
+    #define AIPHONE_WINDOW (AIPHONE_MOST_TAPS + AIPHONE_MOST + AIPHONE_SLACK)
     typedef float four_floats __attribute__((vector_size(16)));
     typedef float eight_floats __attribute__((vector_size(32)));
     typedef int32_t eight_ints __attribute__((vector_size(32)));
@@ -237,6 +238,8 @@ cdef extern from *:
     int SLACK "AIPHONE_SLACK"
     int MOST_TAPS "AIPHONE_MOST_TAPS"
     int BLOCK "AIPHONE_MOST"   # input samples filtered at a time
+    enum:
+        WINDOW "AIPHONE_WINDOW"
     void filter_block(const float* coefficients, const short* spans, int taps, int up, int down, const float* window,
                       int at, int row, int count, short* dst) noexcept nogil
     bint publish(Filter** head, Filter* expected, Filter* item) noexcept nogil
@@ -318,9 +321,12 @@ cdef Filter* filter_new(int rate_in, int rate_out) noexcept nogil:
     half = f.delay * f.down
     beta = 0.1102 * (ATTENUATION - 8.7)
     f.taps = (2 * half + 1 + f.up - 1) // f.up
-    across = f.up <= FEW_PHASES and (f.taps + f.down - 1) // f.down * f.down <= MOST_TAPS - 2 * f.down
+    across = f.up <= FEW_PHASES
     unit = f.down if across else LANES
     f.taps = (f.taps + unit - 1) // unit * unit
+    if f.taps > MOST_TAPS - 2 * f.down and (across or f.taps > MOST_TAPS):
+        free(f)
+        return NULL
     if across:
         f.spans = <short*>calloc(2 * f.up, sizeof(short))
     f.coefficients = <float*>calloc(<size_t>f.up * f.taps, sizeof(float))
@@ -387,8 +393,8 @@ cdef Resampler* resampler_new(int rate_in, int rate_out) noexcept nogil:
     if rate_in != rate_out:
         r.filter = filter_for(rate_in, rate_out)
         if r.filter != NULL:
-            r.window = <float*>calloc(r.filter.taps - 1 + BLOCK + SLACK, sizeof(float))
-        if r.window == NULL:
+            r.history = <short*>calloc(r.filter.taps - 1, sizeof(short))
+        if r.history == NULL:
             free(r)
             return NULL
     resampler_reset(r)
@@ -397,7 +403,7 @@ cdef Resampler* resampler_new(int rate_in, int rate_out) noexcept nogil:
 
 cdef void resampler_free(Resampler* r) noexcept nogil:
     if r != NULL:
-        free(r.window)
+        free(r.history)
         free(r)
 
 
@@ -405,7 +411,7 @@ cdef void resampler_reset(Resampler* r) noexcept nogil:
     r.ahead = 0
     r.phase = 0
     if r.filter != NULL:
-        memset(r.window, 0, (r.filter.taps - 1) * sizeof(float))
+        memset(r.history, 0, (r.filter.taps - 1) * sizeof(short))
 
 
 cdef int resampler_max_out(const Resampler* r, int n) noexcept nogil:
@@ -419,7 +425,7 @@ cdef int resampler_delay(const Resampler* r) noexcept nogil:
 
 
 cdef int resampler_bytes() noexcept nogil:
-    return (BLOCK + SLACK + 255) * sizeof(float)
+    return 160 * sizeof(short)
 
 
 cdef int outputs_of(const Resampler* r, long long n) noexcept nogil:
@@ -431,25 +437,32 @@ cdef int outputs_of(const Resampler* r, long long n) noexcept nogil:
 cdef int resampler_process(Resampler* r, const short* src, int n, short* dst, int capacity) noexcept nogil:
     cdef const Filter* f = r.filter
     cdef int made = 0, block, count, moved, history, i
-    cdef float* fresh
+    # On the stack, which is in the cache: with many calls, what is kept for each of them is not.
+    cdef float window[WINDOW]
     if capacity < (n if f == NULL else outputs_of(r, n)):
         return -1
     if f == NULL:
         memcpy(dst, src, n * sizeof(short))
         return n
     history = f.taps - 1
-    fresh = r.window + history
     while n > 0:
         block = n if n < BLOCK else BLOCK
+        for i in range(history):
+            window[i] = <float>r.history[i]
         for i in range(block):
-            fresh[i] = <float>src[i]
+            window[history + i] = <float>src[i]
+        memset(window + history + block, 0, SLACK * sizeof(float))
         count = outputs_of(r, block)
         if count:
-            filter_block(f.coefficients, f.spans, f.taps, f.up, f.down, r.window, r.ahead, r.phase, count, dst + made)
+            filter_block(f.coefficients, f.spans, f.taps, f.up, f.down, window, r.ahead, r.phase, count, dst + made)
         moved = r.phase + count * f.down
         r.ahead += moved // f.up - block
         r.phase = moved % f.up
-        memmove(r.window, r.window + block, history * sizeof(float))
+        if block < history:
+            memmove(r.history, r.history + block, (history - block) * sizeof(short))
+            memcpy(r.history + history - block, src, block * sizeof(short))
+        else:
+            memcpy(r.history, src + block - history, history * sizeof(short))
         src += block
         n -= block
         made += count
