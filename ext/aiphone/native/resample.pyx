@@ -77,26 +77,38 @@ cdef extern from *:
         memcpy(to, &rounded, sizeof rounded);
     }
 
-    ALWAYS float dot(const float *x, const float *y, int n) {
-        eight_floats a = {0}, b = {0}, u, v;
+    ALWAYS float dot(const float *x, const float *y, int n, const int wide) {
         four_floats low, high;
-        for (int i = 0; i < n; i += AIPHONE_LANES) {
-            LOAD(u, x + i); LOAD(v, y + i); a += u * v;
-            LOAD(u, x + i + 8); LOAD(v, y + i + 8); b += u * v;
+        if (wide) {
+            eight_floats a = {0}, b = {0}, u, v;
+            for (int i = 0; i < n; i += AIPHONE_LANES) {
+                LOAD(u, x + i); LOAD(v, y + i); a += u * v;
+                LOAD(u, x + i + 8); LOAD(v, y + i + 8); b += u * v;
+            }
+            a += b;
+            LOAD(low, (const float *)&a);
+            LOAD(high, (const float *)&a + 4);
+        } else {
+            four_floats a = {0}, b = {0}, c = {0}, d = {0}, u, v;
+            for (int i = 0; i < n; i += AIPHONE_LANES) {
+                LOAD(u, x + i); LOAD(v, y + i); a += u * v;
+                LOAD(u, x + i + 4); LOAD(v, y + i + 4); b += u * v;
+                LOAD(u, x + i + 8); LOAD(v, y + i + 8); c += u * v;
+                LOAD(u, x + i + 12); LOAD(v, y + i + 12); d += u * v;
+            }
+            low = a + c;
+            high = b + d;
         }
-        a += b;
-        LOAD(low, (const float *)&a);
-        LOAD(high, (const float *)&a + 4);
         low += high;
         return (low[0] + low[2]) + (low[1] + low[3]);
     }
 
     /* One output at a time: for pairs with so many phases that a block meets each only a few times. */
     ALWAYS void filter_along(const float *coefficients, int taps, int up, int down, const float *window, int at,
-                             int row, int count, int16_t *dst) {
+                             int row, int count, int16_t *dst, const int wide) {
         const int whole = down / up, rest = down % up;
         for (int k = 0; k < count; k++) {
-            dst[k] = round_to_int16(dot(window + at, coefficients + (size_t)row * taps, taps));
+            dst[k] = round_to_int16(dot(window + at, coefficients + (size_t)row * taps, taps, wide));
             at += whole;
             row += rest;
             if (row >= up) {
@@ -108,22 +120,43 @@ cdef extern from *:
 
     /* `width` vectors of outputs of one phase at once: each coefficient is loaded once for all of them. Strand q
        has every `strands`-th sample, so that neighbouring outputs lie beside each other. */
+    #define DEFINE_SUMS(name, vector, lanes)                                                                  \\
+    ALWAYS void name(const float *coefficients, int steps, int strands, const float *x, int stride,           \\
+                     float *out, const int width) {                                                           \\
+        vector sum[10], v;                                                                                    \\
+        for (int i = 0; i < width; i++)                                                                       \\
+            sum[i] = (vector){0};                                                                             \\
+        for (int q = 0; q < strands; q++)                                                                     \\
+            for (int j = 0; j < steps; j++) {                                                                 \\
+                const float c = coefficients[q * steps + j];                                                  \\
+                const float *from = x + (size_t)q * stride + j;                                               \\
+                for (int i = 0; i < width; i++) {                                                             \\
+                    LOAD(v, from + i * lanes);                                                                \\
+                    sum[i] += v * c;                                                                          \\
+                }                                                                                             \\
+            }                                                                                                 \\
+        for (int i = 0; i < width; i++)                                                                       \\
+            memcpy(out + i * lanes, &sum[i], sizeof sum[i]);                                                  \\
+    }
+
+    DEFINE_SUMS(sums_of_four, four_floats, 4)
+    DEFINE_SUMS(sums_of_eight, eight_floats, 8)
+
     ALWAYS void sums(const float *coefficients, int steps, int strands, const float *x, int stride, int16_t *out,
-                     const int width) {
-        eight_floats sum[10], v;
-        for (int i = 0; i < width; i++)
-            sum[i] = (eight_floats){0};
-        for (int q = 0; q < strands; q++)
-            for (int j = 0; j < steps; j++) {
-                const float c = coefficients[q * steps + j];
-                const float *from = x + (size_t)q * stride + j;
-                for (int i = 0; i < width; i++) {
-                    LOAD(v, from + i * AIPHONE_ACROSS);
-                    sum[i] += v * c;
-                }
-            }
-        for (int i = 0; i < width; i++)
-            store_rounded(sum[i], out + i * AIPHONE_ACROSS);
+                     const int width, const int wide) {
+        float exact[10 * AIPHONE_ACROSS];
+        eight_floats v;
+        if (wide) {
+            sums_of_eight(coefficients, steps, strands, x, stride, exact, width);
+        } else {
+            sums_of_four(coefficients, steps, strands, x, stride, exact, width > 5 ? 10 : 2 * width);
+            if (width > 5)
+                sums_of_four(coefficients, steps, strands, x + 40, stride, exact + 40, 10);
+        }
+        for (int i = 0; i < width; i++) {
+            LOAD(v, exact + i * AIPHONE_ACROSS);
+            store_rounded(v, out + i * AIPHONE_ACROSS);
+        }
     }
 
     /* One function for each number of strands, or the compiler fears that they overlap. */
@@ -173,13 +206,13 @@ cdef extern from *:
             }
             while (done < outputs) {
                 const int vectors = (outputs - done + AIPHONE_ACROSS - 1) / AIPHONE_ACROSS;
-                const int width = vectors > 5 && wide > 5 ? 10 : vectors > 2 ? 5 : 2;
+                const int width = vectors > 5 ? 10 : vectors > 2 ? 5 : 2;
                 if (width == 10)
-                    sums(row_coefficients, steps, down, x + done, stride, out + done, 10);
+                    sums(row_coefficients, steps, down, x + done, stride, out + done, 10, wide);
                 else if (width == 5)
-                    sums(row_coefficients, steps, down, x + done, stride, out + done, 5);
+                    sums(row_coefficients, steps, down, x + done, stride, out + done, 5, wide);
                 else
-                    sums(row_coefficients, steps, down, x + done, stride, out + done, 2);
+                    sums(row_coefficients, steps, down, x + done, stride, out + done, 2, wide);
                 done += width * AIPHONE_ACROSS;
             }
             if (up == 1)
@@ -202,7 +235,7 @@ cdef extern from *:
     attributes static void name(const float *coefficients, const int16_t *spans, int taps, int up, int down,  \\
                                 const float *window, int at, int row, int count, int16_t *dst) {              \\
         if (spans == NULL)                                                                                    \\
-            filter_along(coefficients, taps, up, down, window, at, row, count, dst);                          \\
+            filter_along(coefficients, taps, up, down, window, at, row, count, dst, wide);                    \\
         else if (down == 1)                                                                                   \\
             filter_across(coefficients, spans, taps, up, 1, window, at, row, count, dst, wide);               \\
         else if (down == 2)                                                                                   \\
@@ -213,9 +246,9 @@ cdef extern from *:
             filter_across(coefficients, spans, taps, up, down, window, at, row, count, dst, wide);            \\
     }
 
-    DEFINE_FILTER(filter_portable, , 5)
+    DEFINE_FILTER(filter_portable, , 0)
     #ifdef AIPHONE_AVX2
-    DEFINE_FILTER(filter_avx2, FOR_AVX2, 10)
+    DEFINE_FILTER(filter_avx2, FOR_AVX2, 1)
     #endif
 
     static inline void filter_block(const float *coefficients, const int16_t *spans, int taps, int up, int down,
