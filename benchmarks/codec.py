@@ -2,8 +2,9 @@
 
 G.711: samples a second of ours, ``audioop``, the ``g711`` package and a table in numpy (65,536 entries to encode,
 256 to decode, ``take``), each called from Python as a program would, on one second-long array of a million samples
-and on the 160 of a packet. Each is given its own native type (bytes, int16, float32 in -1..1) so that no one pays
-for a conversion that is not its own.
+and on the 160 of a packet. Ours and numpy's table decode into an array that is there, as a program with a stream of
+packets does; ours into a new one is printed beside it. Each is given its own native type (bytes, int16, float32 in
+-1..1) so that no one pays for a conversion that is not its own.
 
 Resampling: blocks of 20 ms, the eight directions a call can need, each library as a stream with its state: ours,
 soxr HQ, libsamplerate's best sinc, ``audioop.ratecv``. Then the frequency response of ours, measured with tones:
@@ -69,7 +70,7 @@ def race(ways: Mapping[str, Way | None], seconds: float) -> Times:
 
 def fastest_peer(times: Times) -> float | None:
     """The best of all but ours."""
-    found = [t for name, t in times.items() if name != "ours" and t is not None]
+    found = [t for name, t in times.items() if not name.startswith("ours") and t is not None]
     return min(found, default=None)
 
 
@@ -91,6 +92,7 @@ def companding(samples: int, seconds: float) -> dict[str, Times]:
     every = np.arange(65536, dtype=np.uint16).view(np.int16)
     to_code = np.frombuffer(g711.encode_ulaw(np.ascontiguousarray(every)), np.uint8).copy()
     to_pcm = g711.decode_ulaw(bytes(range(256)))
+    room = np.empty(samples, np.int16)
     return {
         "encode": race(
             {
@@ -103,10 +105,11 @@ def companding(samples: int, seconds: float) -> dict[str, Times]:
         ),
         "decode": race(
             {
-                "ours": lambda: g711.decode_ulaw(code),
+                "ours": lambda: g711.decode_ulaw(code, room),
+                "ours, new array": lambda: g711.decode_ulaw(code),
                 "audioop": audioop and (lambda: audioop.ulaw2lin(code, 2)),
                 "g711": package and (lambda: package.decode_ulaw(code)),
-                "numpy table": lambda: to_pcm.take(codes),
+                "numpy table": lambda: to_pcm.take(codes, out=room, mode="wrap"),
             },
             seconds,
         ),

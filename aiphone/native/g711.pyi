@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
-def decode_ulaw(data: Buffer) -> npt.NDArray[np.int16]:
-    """PCMU to linear PCM, one sample for each byte."""
+def decode_ulaw(data: Buffer, out: npt.NDArray[np.int16] | None = None) -> npt.NDArray[np.int16]:
+    """PCMU to linear PCM, one sample for each byte; into ``out`` if given, which must be as long and not overlap."""
 
-def decode_alaw(data: Buffer) -> npt.NDArray[np.int16]:
-    """PCMA to linear PCM, one sample for each byte."""
+def decode_alaw(data: Buffer, out: npt.NDArray[np.int16] | None = None) -> npt.NDArray[np.int16]:
+    """PCMA to linear PCM, one sample for each byte; into ``out`` if given, which must be as long and not overlap."""
 
 def encode_ulaw(pcm: npt.NDArray[np.int16]) -> bytes:
     """Linear PCM to PCMU, one byte for each sample."""

@@ -19,22 +19,25 @@ from aiphone.native.tap cimport Tap, tap_release
 
 cdef extern from *:
     """
-    #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-    #define AIPHONE_CLONES __attribute__((target_clones("avx2", "default")))
-    #else
-    #define AIPHONE_CLONES
-    #endif
+    typedef float four_floats __attribute__((vector_size(16)));
+    typedef short four_shorts __attribute__((vector_size(8)));
 
     /* In an order that suits vectors: the compiler may not choose one for floats. */
-    AIPHONE_CLONES
     static double sum_of_squares(const short *pcm, int n) {
-        float sums[16] = {0};
+        four_floats sums[4] = {{0}};
         double total = 0.0;
         int i = 0;
         for (; i + 16 <= n; i += 16)
-            for (int k = 0; k < 16; k++) sums[k] += (float)pcm[i + k] * (float)pcm[i + k];
+            for (int k = 0; k < 4; k++) {
+                four_shorts narrow;
+                four_floats x;
+                memcpy(&narrow, pcm + i + 4 * k, sizeof narrow);
+                x = __builtin_convertvector(narrow, four_floats);
+                sums[k] += x * x;
+            }
         for (; i < n; i++) total += (double)pcm[i] * (double)pcm[i];
-        for (int k = 0; k < 16; k++) total += sums[k];
+        sums[0] = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+        for (int k = 0; k < 4; k++) total += sums[0][k];
         return total;
     }
     """

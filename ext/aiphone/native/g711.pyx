@@ -119,20 +119,31 @@ ctypedef void (*Decoder)(const unsigned char* src, short* dst, Py_ssize_t n) noe
 ctypedef void (*Encoder)(const short* src, unsigned char* dst, Py_ssize_t n) noexcept nogil
 
 
-cdef inline object decode(object data, Decoder work):
+cdef inline object room_for(cnp.npy_intp n, object out):
+    # A new array costs more than decoding a packet.
+    if out is None:
+        return cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT16, 0)
+    if (not cnp.PyArray_CheckExact(out) or cnp.PyArray_TYPE(<cnp.ndarray>out) != cnp.NPY_INT16
+            or cnp.PyArray_NDIM(<cnp.ndarray>out) != 1 or not cnp.PyArray_ISCARRAY(<cnp.ndarray>out)
+            or cnp.PyArray_SIZE(<cnp.ndarray>out) != n):
+        raise ValueError("G.711 decodes into a contiguous int16 array with one sample for each byte")
+    return out
+
+
+cdef inline object decode(object data, object out, Decoder work):
     # A typed memoryview costs more than decoding a packet, and so does letting go of the GIL.
     cdef Py_buffer view
     cdef cnp.npy_intp n
     cdef short* dst
     if PyBytes_CheckExact(data) and PyBytes_GET_SIZE(data) < WITHOUT_GIL:
         n = PyBytes_GET_SIZE(data)
-        pcm = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT16, 0)
+        pcm = room_for(n, out)
         work(<const unsigned char*>PyBytes_AS_STRING(data), <short*>cnp.PyArray_DATA(<cnp.ndarray>pcm), n)
         return pcm
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         n = view.len
-        pcm = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT16, 0)
+        pcm = room_for(n, out)
         dst = <short*>cnp.PyArray_DATA(<cnp.ndarray>pcm)
         if n < WITHOUT_GIL:
             work(<const unsigned char*>view.buf, dst, n)
@@ -168,14 +179,14 @@ cdef inline bytes encode(object pcm, Encoder work):
     return out
 
 
-def decode_ulaw(data not None):
-    """PCMU to linear PCM, int16, one sample for each byte. Any thread; the GIL is released for long data."""
-    return decode(data, ulaw_decode_loop)
+def decode_ulaw(data not None, out=None):
+    """PCMU to linear PCM, int16, one sample for each byte, into ``out`` if given. Any thread; GIL released for long data."""
+    return decode(data, out, ulaw_decode_loop)
 
 
-def decode_alaw(data not None):
-    """PCMA to linear PCM, int16, one sample for each byte. Any thread; the GIL is released for long data."""
-    return decode(data, alaw_decode_loop)
+def decode_alaw(data not None, out=None):
+    """PCMA to linear PCM, int16, one sample for each byte, into ``out`` if given. Any thread; GIL released for long data."""
+    return decode(data, out, alaw_decode_loop)
 
 
 def encode_ulaw(pcm not None):

@@ -18,7 +18,7 @@ cdef struct Resampler:
     # State.
     int ahead             # input samples still to come before the next output sample
     int phase             # row of coefficients of the next output sample
-    float* window         # taps - 1 samples of history, then the block at work
+    short* history        # the last taps - 1 samples
 
 # NULL when the pair is not supported or there is no memory.
 cdef Resampler* resampler_new(int rate_in, int rate_out) noexcept nogil

@@ -38,7 +38,8 @@ cdef extern from *:
     #define AIPHONE_ACROSS 8
     #define AIPHONE_SLACK (10 * AIPHONE_ACROSS)
     #define AIPHONE_MOST 480        /* input samples in a block */
-    #define AIPHONE_MOST_TAPS 512   /* of a filter with few phases */
+    #define AIPHONE_MOST_TAPS 512
+    #define AIPHONE_WINDOW (AIPHONE_MOST_TAPS + AIPHONE_MOST + AIPHONE_SLACK)
     typedef float four_floats __attribute__((vector_size(16)));
     typedef float eight_floats __attribute__((vector_size(32)));
     typedef int32_t eight_ints __attribute__((vector_size(32)));
@@ -76,26 +77,38 @@ cdef extern from *:
         memcpy(to, &rounded, sizeof rounded);
     }
 
-    ALWAYS float dot(const float *x, const float *y, int n) {
-        eight_floats a = {0}, b = {0}, u, v;
+    ALWAYS float dot(const float *x, const float *y, int n, const int wide) {
         four_floats low, high;
-        for (int i = 0; i < n; i += AIPHONE_LANES) {
-            LOAD(u, x + i); LOAD(v, y + i); a += u * v;
-            LOAD(u, x + i + 8); LOAD(v, y + i + 8); b += u * v;
+        if (wide) {
+            eight_floats a = {0}, b = {0}, u, v;
+            for (int i = 0; i < n; i += AIPHONE_LANES) {
+                LOAD(u, x + i); LOAD(v, y + i); a += u * v;
+                LOAD(u, x + i + 8); LOAD(v, y + i + 8); b += u * v;
+            }
+            a += b;
+            LOAD(low, (const float *)&a);
+            LOAD(high, (const float *)&a + 4);
+        } else {
+            four_floats a = {0}, b = {0}, c = {0}, d = {0}, u, v;
+            for (int i = 0; i < n; i += AIPHONE_LANES) {
+                LOAD(u, x + i); LOAD(v, y + i); a += u * v;
+                LOAD(u, x + i + 4); LOAD(v, y + i + 4); b += u * v;
+                LOAD(u, x + i + 8); LOAD(v, y + i + 8); c += u * v;
+                LOAD(u, x + i + 12); LOAD(v, y + i + 12); d += u * v;
+            }
+            low = a + c;
+            high = b + d;
         }
-        a += b;
-        LOAD(low, (const float *)&a);
-        LOAD(high, (const float *)&a + 4);
         low += high;
         return (low[0] + low[2]) + (low[1] + low[3]);
     }
 
     /* One output at a time: for pairs with so many phases that a block meets each only a few times. */
     ALWAYS void filter_along(const float *coefficients, int taps, int up, int down, const float *window, int at,
-                             int row, int count, int16_t *dst) {
+                             int row, int count, int16_t *dst, const int wide) {
         const int whole = down / up, rest = down % up;
         for (int k = 0; k < count; k++) {
-            dst[k] = round_to_int16(dot(window + at, coefficients + (size_t)row * taps, taps));
+            dst[k] = round_to_int16(dot(window + at, coefficients + (size_t)row * taps, taps, wide));
             at += whole;
             row += rest;
             if (row >= up) {
@@ -107,22 +120,43 @@ cdef extern from *:
 
     /* `width` vectors of outputs of one phase at once: each coefficient is loaded once for all of them. Strand q
        has every `strands`-th sample, so that neighbouring outputs lie beside each other. */
+    #define DEFINE_SUMS(name, vector, lanes)                                                                  \\
+    ALWAYS void name(const float *coefficients, int steps, int strands, const float *x, int stride,           \\
+                     float *out, const int width) {                                                           \\
+        vector sum[10], v;                                                                                    \\
+        for (int i = 0; i < width; i++)                                                                       \\
+            sum[i] = (vector){0};                                                                             \\
+        for (int q = 0; q < strands; q++)                                                                     \\
+            for (int j = 0; j < steps; j++) {                                                                 \\
+                const float c = coefficients[q * steps + j];                                                  \\
+                const float *from = x + (size_t)q * stride + j;                                               \\
+                for (int i = 0; i < width; i++) {                                                             \\
+                    LOAD(v, from + i * lanes);                                                                \\
+                    sum[i] += v * c;                                                                          \\
+                }                                                                                             \\
+            }                                                                                                 \\
+        for (int i = 0; i < width; i++)                                                                       \\
+            memcpy(out + i * lanes, &sum[i], sizeof sum[i]);                                                  \\
+    }
+
+    DEFINE_SUMS(sums_of_four, four_floats, 4)
+    DEFINE_SUMS(sums_of_eight, eight_floats, 8)
+
     ALWAYS void sums(const float *coefficients, int steps, int strands, const float *x, int stride, int16_t *out,
-                     const int width) {
-        eight_floats sum[10], v;
-        for (int i = 0; i < width; i++)
-            sum[i] = (eight_floats){0};
-        for (int q = 0; q < strands; q++)
-            for (int j = 0; j < steps; j++) {
-                const float c = coefficients[q * steps + j];
-                const float *from = x + (size_t)q * stride + j;
-                for (int i = 0; i < width; i++) {
-                    LOAD(v, from + i * AIPHONE_ACROSS);
-                    sum[i] += v * c;
-                }
-            }
-        for (int i = 0; i < width; i++)
-            store_rounded(sum[i], out + i * AIPHONE_ACROSS);
+                     const int width, const int wide) {
+        float exact[10 * AIPHONE_ACROSS];
+        eight_floats v;
+        if (wide) {
+            sums_of_eight(coefficients, steps, strands, x, stride, exact, width);
+        } else {
+            sums_of_four(coefficients, steps, strands, x, stride, exact, width > 5 ? 10 : 2 * width);
+            if (width > 5)
+                sums_of_four(coefficients, steps, strands, x + 40, stride, exact + 40, 10);
+        }
+        for (int i = 0; i < width; i++) {
+            LOAD(v, exact + i * AIPHONE_ACROSS);
+            store_rounded(v, out + i * AIPHONE_ACROSS);
+        }
     }
 
     /* One function for each number of strands, or the compiler fears that they overlap. */
@@ -172,13 +206,13 @@ cdef extern from *:
             }
             while (done < outputs) {
                 const int vectors = (outputs - done + AIPHONE_ACROSS - 1) / AIPHONE_ACROSS;
-                const int width = vectors > 5 && wide > 5 ? 10 : vectors > 2 ? 5 : 2;
+                const int width = vectors > 5 ? 10 : vectors > 2 ? 5 : 2;
                 if (width == 10)
-                    sums(row_coefficients, steps, down, x + done, stride, out + done, 10);
+                    sums(row_coefficients, steps, down, x + done, stride, out + done, 10, wide);
                 else if (width == 5)
-                    sums(row_coefficients, steps, down, x + done, stride, out + done, 5);
+                    sums(row_coefficients, steps, down, x + done, stride, out + done, 5, wide);
                 else
-                    sums(row_coefficients, steps, down, x + done, stride, out + done, 2);
+                    sums(row_coefficients, steps, down, x + done, stride, out + done, 2, wide);
                 done += width * AIPHONE_ACROSS;
             }
             if (up == 1)
@@ -201,7 +235,7 @@ cdef extern from *:
     attributes static void name(const float *coefficients, const int16_t *spans, int taps, int up, int down,  \\
                                 const float *window, int at, int row, int count, int16_t *dst) {              \\
         if (spans == NULL)                                                                                    \\
-            filter_along(coefficients, taps, up, down, window, at, row, count, dst);                          \\
+            filter_along(coefficients, taps, up, down, window, at, row, count, dst, wide);                    \\
         else if (down == 1)                                                                                   \\
             filter_across(coefficients, spans, taps, up, 1, window, at, row, count, dst, wide);               \\
         else if (down == 2)                                                                                   \\
@@ -212,9 +246,9 @@ cdef extern from *:
             filter_across(coefficients, spans, taps, up, down, window, at, row, count, dst, wide);            \\
     }
 
-    DEFINE_FILTER(filter_portable, , 5)
+    DEFINE_FILTER(filter_portable, , 0)
     #ifdef AIPHONE_AVX2
-    DEFINE_FILTER(filter_avx2, FOR_AVX2, 10)
+    DEFINE_FILTER(filter_avx2, FOR_AVX2, 1)
     #endif
 
     static inline void filter_block(const float *coefficients, const int16_t *spans, int taps, int up, int down,
@@ -237,6 +271,8 @@ cdef extern from *:
     int SLACK "AIPHONE_SLACK"
     int MOST_TAPS "AIPHONE_MOST_TAPS"
     int BLOCK "AIPHONE_MOST"   # input samples filtered at a time
+    enum:
+        WINDOW "AIPHONE_WINDOW"
     void filter_block(const float* coefficients, const short* spans, int taps, int up, int down, const float* window,
                       int at, int row, int count, short* dst) noexcept nogil
     bint publish(Filter** head, Filter* expected, Filter* item) noexcept nogil
@@ -318,9 +354,12 @@ cdef Filter* filter_new(int rate_in, int rate_out) noexcept nogil:
     half = f.delay * f.down
     beta = 0.1102 * (ATTENUATION - 8.7)
     f.taps = (2 * half + 1 + f.up - 1) // f.up
-    across = f.up <= FEW_PHASES and (f.taps + f.down - 1) // f.down * f.down <= MOST_TAPS - 2 * f.down
+    across = f.up <= FEW_PHASES
     unit = f.down if across else LANES
     f.taps = (f.taps + unit - 1) // unit * unit
+    if f.taps > MOST_TAPS - 2 * f.down and (across or f.taps > MOST_TAPS):
+        free(f)
+        return NULL
     if across:
         f.spans = <short*>calloc(2 * f.up, sizeof(short))
     f.coefficients = <float*>calloc(<size_t>f.up * f.taps, sizeof(float))
@@ -387,8 +426,8 @@ cdef Resampler* resampler_new(int rate_in, int rate_out) noexcept nogil:
     if rate_in != rate_out:
         r.filter = filter_for(rate_in, rate_out)
         if r.filter != NULL:
-            r.window = <float*>calloc(r.filter.taps - 1 + BLOCK + SLACK, sizeof(float))
-        if r.window == NULL:
+            r.history = <short*>calloc(r.filter.taps - 1, sizeof(short))
+        if r.history == NULL:
             free(r)
             return NULL
     resampler_reset(r)
@@ -397,7 +436,7 @@ cdef Resampler* resampler_new(int rate_in, int rate_out) noexcept nogil:
 
 cdef void resampler_free(Resampler* r) noexcept nogil:
     if r != NULL:
-        free(r.window)
+        free(r.history)
         free(r)
 
 
@@ -405,7 +444,7 @@ cdef void resampler_reset(Resampler* r) noexcept nogil:
     r.ahead = 0
     r.phase = 0
     if r.filter != NULL:
-        memset(r.window, 0, (r.filter.taps - 1) * sizeof(float))
+        memset(r.history, 0, (r.filter.taps - 1) * sizeof(short))
 
 
 cdef int resampler_max_out(const Resampler* r, int n) noexcept nogil:
@@ -419,7 +458,7 @@ cdef int resampler_delay(const Resampler* r) noexcept nogil:
 
 
 cdef int resampler_bytes() noexcept nogil:
-    return (BLOCK + SLACK + 255) * sizeof(float)
+    return 160 * sizeof(short)
 
 
 cdef int outputs_of(const Resampler* r, long long n) noexcept nogil:
@@ -431,25 +470,32 @@ cdef int outputs_of(const Resampler* r, long long n) noexcept nogil:
 cdef int resampler_process(Resampler* r, const short* src, int n, short* dst, int capacity) noexcept nogil:
     cdef const Filter* f = r.filter
     cdef int made = 0, block, count, moved, history, i
-    cdef float* fresh
+    # On the stack, which is in the cache: with many calls, what is kept for each of them is not.
+    cdef float window[WINDOW]
     if capacity < (n if f == NULL else outputs_of(r, n)):
         return -1
     if f == NULL:
         memcpy(dst, src, n * sizeof(short))
         return n
     history = f.taps - 1
-    fresh = r.window + history
     while n > 0:
         block = n if n < BLOCK else BLOCK
+        for i in range(history):
+            window[i] = <float>r.history[i]
         for i in range(block):
-            fresh[i] = <float>src[i]
+            window[history + i] = <float>src[i]
+        memset(window + history + block, 0, SLACK * sizeof(float))
         count = outputs_of(r, block)
         if count:
-            filter_block(f.coefficients, f.spans, f.taps, f.up, f.down, r.window, r.ahead, r.phase, count, dst + made)
+            filter_block(f.coefficients, f.spans, f.taps, f.up, f.down, window, r.ahead, r.phase, count, dst + made)
         moved = r.phase + count * f.down
         r.ahead += moved // f.up - block
         r.phase = moved % f.up
-        memmove(r.window, r.window + block, history * sizeof(float))
+        if block < history:
+            memmove(r.history, r.history + block, (history - block) * sizeof(short))
+            memcpy(r.history + history - block, src, block * sizeof(short))
+        else:
+            memcpy(r.history, src + block - history, history * sizeof(short))
         src += block
         n -= block
         made += count

@@ -1,8 +1,11 @@
 """G.711 against the Recommendation's own definition: decision and output values, not bit tricks."""
 
 import bisect
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from aiphone.native.g711 import decode_alaw, decode_ulaw, encode_alaw, encode_ulaw
@@ -122,4 +125,22 @@ def test_wrong_types_are_refused() -> None:
     with pytest.raises((TypeError, ValueError)):
         encode_ulaw(np.zeros(8, dtype=np.int16)[::2])
     with pytest.raises(TypeError):
-        decode_ulaw(None)
+        decode_ulaw(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("decode", [decode_ulaw, decode_alaw])
+def test_decodes_into_an_array_that_is_there(decode: Callable[..., npt.NDArray[np.int16]]) -> None:
+    codes = bytes(range(256))
+    room = np.zeros(256, np.int16)
+    assert decode(codes, room) is room
+    assert np.array_equal(room, decode(codes))
+    assert np.array_equal(decode(bytearray(codes), out=room), decode(codes))
+
+
+@pytest.mark.parametrize(
+    "out",
+    [np.zeros(5, np.int16), np.zeros(4, np.int32), np.zeros(8, np.int16)[::2], np.zeros((2, 2), np.int16), b"1234"],
+)
+def test_an_array_that_does_not_fit_is_refused(out: Any) -> None:
+    with pytest.raises(ValueError, match="one sample for each byte"):
+        decode_ulaw(b"abcd", out)
