@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from aiphone.events import Event, Pcm, VoiceContinues, VoiceStarted, VoiceStopped
+from aiphone.events import Event, Pcm, VoiceContinues, VoiceFaded, VoiceStarted, VoiceStopped
 from aiphone.native.resample import StreamResampler
 from aiphone.speech.listener import Listener
 from aiphone.speech.vad import SileroVad
@@ -139,9 +139,10 @@ def test_calls_in_one_batch_hear_what_they_hear_alone(vad: SileroVad, sentences:
     together = _listen(vad, lines, per_read=4)
     for name, pcm in lines.items():
         alone = _listen(vad, {name: pcm}, per_read=4)
-        # When a voice that goes on is reported depends on the round in which its audio was read, and may.
-        assert [e for e in together if e.call_id == name and not isinstance(e, VoiceContinues)] == [
-            e for e in alone if not isinstance(e, VoiceContinues)
+        # When a voice that goes on is reported depends on the round in which its audio was read, and may; and where
+        # many speak at once it is not told at all, nor that a voice fades.
+        assert [e for e in together if e.call_id == name and not isinstance(e, VoiceContinues | VoiceFaded)] == [
+            e for e in alone if not isinstance(e, VoiceContinues | VoiceFaded)
         ]
         assert alone
 
