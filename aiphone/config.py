@@ -181,15 +181,15 @@ class Settings:
         help="probability from which sound counts as voice",
     )  # fmt: skip
     patience: float = _option(
-        0.7, "--patience", group="conversation", low=0.1, high=10.0, metavar="SECONDS",
+        0.9, "--patience", group="conversation", low=0.1, high=10.0, metavar="SECONDS",
         help="silence after which the caller's turn is over, when neither voice nor words say more",
     )  # fmt: skip
     patience_floor: float = _option(
-        0.35, "--patience-floor", group="conversation", low=0.1, high=10.0, metavar="SECONDS",
+        0.5, "--patience-floor", group="conversation", low=0.1, high=10.0, metavar="SECONDS",
         help="the same when the turn is over by all signs; never more than --patience",
     )  # fmt: skip
     patience_ceiling: float = _option(
-        1.1, "--patience-ceiling", group="conversation", low=0.1, high=30.0, metavar="SECONDS",
+        1.2, "--patience-ceiling", group="conversation", low=0.1, high=30.0, metavar="SECONDS",
         help="the same when it is certainly not over; never less than --patience",
     )  # fmt: skip
     filler: str = _option(

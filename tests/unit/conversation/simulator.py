@@ -49,7 +49,7 @@ PAUSE_SURE = 0.12
 """How long after the last voiced frame the detector reports it."""
 
 
-STEADY = Persona(greeting="Hello.", idle_after=0.0, patience_floor=0.7, patience_ceiling=0.7, filler="")
+STEADY = Persona(greeting="Hello.", idle_after=0.0, patience=0.7, patience_floor=0.7, patience_ceiling=0.7, filler="")
 """Waits the same time whatever is said: for tests of everything else."""
 
 

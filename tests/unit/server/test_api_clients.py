@@ -141,7 +141,7 @@ class TestPersonas(ApiCase):
         response = self.call("POST", "/api/personas", {"name": "sales", "bot_name": "Ada"})
         assert response.code == 201
         made = self.json("GET", "/api/personas/sales")
-        assert (made["bot_name"], made["patience"], made["is_default"]) == ("Ada", 0.7, False)
+        assert (made["bot_name"], made["patience"], made["is_default"]) == ("Ada", 0.9, False)
         tag = response.headers["ETag"]
         changed = self.call("PUT", "/api/personas/sales", made | {"patience": 1.5}, {"If-Match": tag})
         assert changed.code == 200
