@@ -63,9 +63,9 @@ class Persona:
     patience: float = 0.9
     """Seconds of silence after which the caller's turn is over, when neither voice nor words say more."""
     patience_floor: float = 0.5
-    """The same for a turn that is over by all signs; never more than ``patience``. The answer is prepared meanwhile, which
-    takes 0.6 s on two cores: there nobody hears of the wait. Where it is prepared sooner, 0.35 is sooner, and cuts in
-    on half as many turns more."""
+    """The same for a turn that is over by all signs; never more than ``patience``. The answer is prepared meanwhile,
+    which takes 0.6 s on two cores: there nobody hears of the wait. Where it is prepared sooner, 0.35 is sooner, and
+    cuts in on half as many turns more."""
     patience_ceiling: float = 1.2
     """The same for one that is certainly not over; never less than ``patience``. Three times as long for a caller who
     asks for time."""
