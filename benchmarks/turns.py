@@ -128,10 +128,9 @@ def server_parts(server: Server, reports: Sequence[dict[str, Any]]) -> dict[str,
     for record in server.status()["recent_calls"]:
         if record["sip_call_id"] not in wanted:
             continue
-        for turn in record["turns"]:
-            for part, seconds in (*turn.items(), *((f"own {name}", t) for name, t in turn.get("own", {}).items())):
-                if isinstance(seconds, int | float):
-                    found.setdefault(part, []).append(1000 * seconds)
+        for turn, work in zip(record["turns"], record["work"], strict=True):
+            for part, seconds in (*turn.items(), ("floor", work["floor"])):
+                found.setdefault(part, []).append(1000 * seconds)
     return found
 
 

@@ -139,7 +139,7 @@ class Conversation(Actor):
         if foreseen is None or foreseen.voice_ended != event.at:
             self._attempt(event.at)
             return
-        self._begin_attempt(event.at)
+        self._begin_attempt(event.at, self._turn.audio())
         match foreseen.outcome:
             case ev.Transcribed() as transcribed:
                 self._prepare(transcribed)
@@ -149,15 +149,16 @@ class Conversation(Actor):
     def _attempt(self, voice_ended: float) -> None:
         """The caller has stopped speaking: find out what was said, and prepare an answer in case that was all."""
         self._new_generation()
-        self._out.append(cmd.Transcribe(self.generation, self._turn.audio()))
-        self._begin_attempt(voice_ended)
+        audio = self._turn.audio()
+        self._out.append(cmd.Transcribe(self.generation, audio))
+        self._begin_attempt(voice_ended, audio)
 
-    def _begin_attempt(self, voice_ended: float) -> None:
+    def _begin_attempt(self, voice_ended: float, audio: ev.Pcm) -> None:
         """Everything of an attempt but the request for the transcript."""
         self._watch = Stopwatch(voice_ended)
         self._turn.new_attempt()
         self._go(State.PAUSING)
-        self._out.append(cmd.EstimateTurnEnd(self.generation, self._turn.audio()))
+        self._out.append(cmd.EstimateTurnEnd(self.generation, audio))
         self._wait()
 
     def _weigh(self, event: ev.TurnEndEstimated) -> None:

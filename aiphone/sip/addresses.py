@@ -93,16 +93,13 @@ def local_address_towards(remote: str, otherwise: str) -> str:
     address = parse_address(remote)
     if address is None or address.is_unspecified:
         return otherwise
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((str(address), 9))
-            return str(probe.getsockname()[0])
+        return _on_the_way_to(address)
     except OSError:
         return otherwise
 
 
-_ANYWHERE = "192.0.2.1"
+_ANYWHERE = IPv4Address("192.0.2.1")
 """Of a network that nobody has (RFC 5737): the way there is the default route."""
 
 
@@ -114,12 +111,18 @@ def address_of_ours(remote: str) -> str:
     address = parse_address(remote)
     if address is not None and address.version == 6:
         raise NetworkError(f"{remote} is an IPv6 address; SIP goes over IPv4 only here, give an IPv4 address")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((str(address or _ANYWHERE), 9))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise NetworkError(f"this machine has no way to {remote} ({reason}); check its network") from None
+    try:
+        return _on_the_way_to(address or _ANYWHERE)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise NetworkError(f"this machine has no way to {remote} ({reason}); check its network") from None
+
+
+def _on_the_way_to(address: Address) -> str:
+    """Our address by the routing table; no packet is sent. Raises ``OSError`` where there is no way."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((str(address), 9))
         return str(probe.getsockname()[0])
 
 

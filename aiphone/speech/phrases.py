@@ -121,8 +121,8 @@ class PhraseCutter:
                 # Of a first phrase, a clause of three words will do.
                 if self._count == 0 and after is _After.CLAUSE and spoken >= 3 and self._more(words, number, final):
                     return word.end
-                leans = word.text.lower() in _LEANING
-                if self._count == 0 and spoken >= 4 and leans and not _leans(words[number - 1]):
+                # The bare word: "no." may belong to a number.
+                if self._count == 0 and spoken >= 4 and word.text.lower() in _LEANING and not _leans(words[number - 1]):
                     return words[number - 1].end
             if spoken >= limit:
                 return self._forced_cut(words[: number + 1])

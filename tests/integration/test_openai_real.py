@@ -36,7 +36,6 @@ class Server:
             ],
             stdout=self.log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_WAIT_POLICY": "passive"},
         )
 
     def stop(self):

@@ -6,7 +6,7 @@ import { empty, h, heading, icon, keep, setText, toast } from "./dom.js";
 import { on } from "./events.js";
 import { callerOf, clock, delay } from "./format.js";
 import { openDialler } from "./dialler.js";
-import { said, sayAgain } from "./said.js";
+import { said, sayAgain, sayingMore, stillSaying } from "./said.js";
 import { inNextFrame, repeat } from "./state.js";
 
 export const title = "Live calls";
@@ -162,11 +162,11 @@ export async function show(root, { signal }) {
       draw();
     }),
     hearing: known((call, event) => { call.heard = event.text; drawWords(call); }),
-    speaking: known((call, event) => { call.spoken = [call.spoken, event.text].filter(Boolean).join(" "); drawWords(call); }),
+    speaking: known((call, event) => { call.spoken = sayingMore(call.spoken, event.text); drawWords(call); }),
     // A turn becomes final with the first sound of its answer, so the words of both may be on their way.
     words: known((call, event) => {
       if (event.role === "user") call.heard = "";
-      else call.spoken = !event.interrupted && call.spoken.startsWith(`${event.text} `) ? call.spoken.slice(event.text.length + 1) : "";
+      else call.spoken = stillSaying(call.spoken, event);
       call.lines.push({ role: event.role, text: event.text, at: event.at });
       if (!call.reading) call.lines.splice(0, call.lines.length - MOST_LINES);
       drawWords(call);

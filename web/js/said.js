@@ -13,6 +13,13 @@ export function said(role, text, { by = "", partial = false } = {}) {
 /** Put another text into a line that `said` made. */
 export const sayAgain = (line, text) => setText(line.querySelector(".text"), text);
 
+/** What the assistant is saying, with one more phrase of it. */
+export const sayingMore = (saying, phrase) => [saying, phrase].filter(Boolean).join(" ");
+
+/** What it is still saying when `line` of it was said and is final: nothing, when it was interrupted there. */
+export const stillSaying = (saying, line) =>
+  (!line.interrupted && saying.startsWith(`${line.text} `) ? saying.slice(line.text.length + 1) : "");
+
 /** A bar of a turn's parts, seconds by name, as long as its share of `longest` seconds. */
 export function stacked(parts, longest, total) {
   const known = PARTS.filter(([name]) => parts[name] > 0);

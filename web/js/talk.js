@@ -6,7 +6,7 @@ import { h, heading, icon, keep, setText } from "./dom.js";
 import { on } from "./events.js";
 import { delay, PARTS } from "./format.js";
 import { meter, meterShare } from "./live.js";
-import { said, sayAgain } from "./said.js";
+import { said, sayAgain, sayingMore, stillSaying } from "./said.js";
 import { inNextFrame } from "./state.js";
 
 export const title = "Talk now";
@@ -147,11 +147,11 @@ export async function show(root, { signal }) {
     if (event.state === "listening") heard = "";
   }), signal);
   on("hearing", mineOnly((event) => { heard = event.text; drawWords(); }), signal);
-  on("speaking", mineOnly((event) => { spoken = [spoken, event.text].filter(Boolean).join(" "); drawWords(); }), signal);
+  on("speaking", mineOnly((event) => { spoken = sayingMore(spoken, event.text); drawWords(); }), signal);
   // A turn becomes final with the first sound of its answer, so the words of both may be on their way.
   on("words", mineOnly((event) => {
     if (event.role === "user") heard = "";
-    else spoken = !event.interrupted && spoken.startsWith(`${event.text} `) ? spoken.slice(event.text.length + 1) : "";
+    else spoken = stillSaying(spoken, event);
     lines.push({ role: event.role, text: event.text });
     drawWords();
   }), signal);

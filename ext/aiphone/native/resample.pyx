@@ -229,8 +229,7 @@ cdef extern from *:
         }
     }
 
-    /* Makes the outputs that the n fresh samples of the window complete, and returns how many. *ahead and *phase are
-       carried over from block to block. */
+    /* Makes `count` outputs into dst: the first begins at sample `at` of the window, with the coefficients of `row`. */
     #define DEFINE_FILTER(name, attributes, wide)                                                             \\
     attributes static void name(const float *coefficients, const int16_t *spans, int taps, int up, int down,  \\
                                 const float *window, int at, int row, int count, int16_t *dst) {              \\
