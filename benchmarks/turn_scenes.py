@@ -144,7 +144,7 @@ def overlaps(corpus: Corpus, interruptions: int, listening: int, at_once: int = 
         calls.append(call(f"back-{number}", number, steps))
     quiet = Turn("only the line", "line", "", silence(6.0))
     for number in range(len(LINES)) if listening > 8 else range(1, 5, 3):
-        steps = [scene.step(corpus.story, seconds=-1.0), scene.step(quiet, "over", at=1.0)]
+        steps = [scene.step(corpus.story, seconds=-1.0), scene.step(quiet, "over", at=1.0, seconds=3.0)]
         calls.append(call(f"line-{number}", number, steps))
     for start in range(0, len(calls), at_once):
         group = calls[start : start + at_once]

@@ -139,6 +139,8 @@ def judge_overlap(
     for begin, later in heard:
         if begin > first and begin - end <= pause and (kind != "over" or begin < last):
             end = max(end, later)
+    if kind != "over" and end < first:
+        return Overlap(label, kind, None, valid=False)  # the answer was over before: nothing was talked over
     if kind == "over":
         return Overlap(label, kind, max(0.0, end - first) if end <= last else None)
     return Overlap(label, kind, max(0.0, end - first) if end < last + WATCHED - pause else None)

@@ -185,8 +185,8 @@ class Call:
     def _carry_out(self, command: cmd.Command) -> None:
         call_id, stages = self.record.call_id, self._stages
         match command:
-            case cmd.Transcribe(generation, pcm, unfinished):
-                stages.recogniser.submit(call_id, generation, pcm, partial=unfinished)
+            case cmd.Transcribe(generation, pcm, unfinished, once):
+                stages.recogniser.submit(call_id, generation, pcm, partial=unfinished, once=once)
             case cmd.EstimateTurnEnd(generation, pcm):
                 if stages.turn_end is not None:
                     stages.turn_end.submit(call_id, generation, pcm)

@@ -20,6 +20,8 @@ class Transcribe:
     pcm: Pcm = field(repr=False, compare=False)
     partial: bool = False
     """True while the caller still speaks: done when there is time, or not at all."""
+    once: bool = False
+    """Decoded once: where Whisper has its doubts there are no words. For a short voice over the answer, which waits."""
 
 
 @dataclass(frozen=True, slots=True)

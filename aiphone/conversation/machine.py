@@ -498,7 +498,7 @@ class Conversation(Actor):
             return
         self._stop_timer("sure")
         self._set_timer("doubt", self._now + DOUBT)
-        self._out.append(cmd.Transcribe(self.generation, Turn(overlap.stretches).audio()))
+        self._out.append(cmd.Transcribe(self.generation, Turn(overlap.stretches).audio(), once=True))
 
     def _speak_again(self, event: ev.VoiceStarted) -> None:
         overlap = self._talking_over()
@@ -520,8 +520,11 @@ class Conversation(Actor):
             self._attempt(ended)
 
     def _meaning(self, text: str) -> Meaning:
-        spoken = spoken_words(self._current().heard(self._played + ev.INTERNAL_RATE // 2))
-        return Meaning.NOTHING if self._is_echo(text, spoken) else meaning(text)
+        return Meaning.NOTHING if self._is_echo(text, self._just_said(self._current())) else meaning(text)
+
+    def _just_said(self, reply: Reply) -> str:
+        """The words that were heard of an answer, with those that had begun."""
+        return spoken_words(reply.heard(self._played + ev.INTERNAL_RATE // 2))
 
     def _go_on(self) -> None:
         """It was nothing: the answer goes on where it was."""
@@ -544,6 +547,7 @@ class Conversation(Actor):
         self._queue_end = 0
         self._drop(reply)
         self._remember(reply, reply.heard(self._played), interrupted=True)
+        self._last_words = self._just_said(reply)  # what comes back may end in a word that was cut
         self._new_generation()
         self._idle_prompts = 0
         stretches = overlap.stretches if overlap is not None else []

@@ -92,8 +92,11 @@ class RecogniserPort(Protocol):
         """A call begins: what is known before its first words."""
         ...
 
-    def submit(self, call_id: str, generation: int, pcm: Pcm, *, partial: bool = False) -> None:
-        """Transcribe; answers with ``Transcribed`` or ``WorkFailed``, ``PartialTranscript`` when partial."""
+    def submit(self, call_id: str, generation: int, pcm: Pcm, *, partial: bool = False, once: bool = False) -> None:
+        """Transcribe; answers with ``Transcribed`` or ``WorkFailed``, ``PartialTranscript`` when partial.
+
+        ``once`` gives a doubtful text up instead of decoding it again.
+        """
         ...
 
     def cancel(self, call_id: str, generation: int) -> None:

@@ -134,15 +134,17 @@ class SpeechToText:
         with self._condition:
             self._calls[call_id] = _Call(language, detect, prompt)
 
-    def submit(self, call_id: str, generation: int, pcm: Pcm, *, prompt: str = "", partial: bool = False) -> None:
+    def submit(
+        self, call_id: str, generation: int, pcm: Pcm, *, prompt: str = "", partial: bool = False, once: bool = False
+    ) -> None:
         """Transcribe int16 mono PCM at 16 kHz; returns at once. Main thread only.
 
         ``prompt`` takes the place of the call's (see ``begin``). ``partial`` says that the caller is still speaking:
-        see the module.
+        see the module. ``once`` is for a final that cannot wait: what the guard would decode again counts as no words.
         """
         with self._condition:
             call = self._calls.setdefault(call_id, _Call())
-            if self._queue.put(Job(call_id, generation, pcm, prompt or call.prompt, self._clock.now(), partial)):
+            if self._queue.put(Job(call_id, generation, pcm, prompt or call.prompt, self._clock.now(), partial, once)):
                 self._condition.notify()
 
     def cancel(self, call_id: str, generation: int) -> None:
@@ -240,6 +242,7 @@ class SpeechToText:
                     language=language,
                     prompt=job.prompt,
                     partial=job.partial,
+                    once=job.once,
                     threads=threads,
                     abort=lambda: job.cancelled,
                 )

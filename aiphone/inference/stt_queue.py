@@ -29,6 +29,7 @@ class Job:
     prompt: str
     asked: float
     partial: bool = False
+    once: bool = False
     cancelled: bool = False
 
 

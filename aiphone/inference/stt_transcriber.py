@@ -123,12 +123,14 @@ class Transcriber:
         language: str,
         prompt: str = "",
         partial: bool = False,
+        once: bool = False,
         threads: int = 0,
         abort: Callable[[], bool] | None = None,
     ) -> Transcript:
         """Text of int16 mono PCM at 16 kHz, on this thread.
 
-        ``language`` is a code or ``AUTO``. A ``partial`` one is decoded once, whatever the guard thinks of it.
+        ``language`` is a code or ``AUTO``. A ``partial`` one is decoded once, whatever the guard thinks of it; so
+        is one with ``once``, which leaves out what is doubtful.
         ``threads`` 0 takes those of the ``params``.
 
         Raises ``Aborted`` when ``abort`` says so and ``InferenceError`` when Whisper fails.
@@ -152,11 +154,11 @@ class Transcriber:
                 token_timestamps=not partial,
                 threads=threads or self._params.threads,
             )
-            verdict, tokens, count = self._window(piece, params, partial, abort)
+            verdict, tokens, count = self._window(piece, params, partial or once, abort)
             decodings += count
             cuts += verdict.cut
             doubtful = doubtful or verdict.retry
-            if verdict.text:
+            if verdict.text and not (once and verdict.retry):
                 texts.append(verdict.text)
                 if not partial:
                     words += words_of(tokens[: verdict.kept], language, start / SAMPLE_RATE)
@@ -167,13 +169,13 @@ class Transcriber:
         self,
         samples: npt.NDArray[np.float32],
         params: DecodeParams,
-        partial: bool,
+        once: bool,
         abort: Callable[[], bool] | None,
     ) -> tuple[Verdict, list[Token], int]:
         """The last verdict, what it was about, and how many decodings it took."""
         cap = token_cap(self._policy, len(samples), self._max_tokens)
         steps = context_steps(self._policy, len(samples), self._model.n_audio_ctx, self._audio_ctx, self._contexts)
-        steps = steps[:1] if partial else steps
+        steps = steps[:1] if once else steps
         count = 0
         for step in steps:
             count += 1

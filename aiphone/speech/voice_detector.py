@@ -31,7 +31,7 @@ SILENCE_DBFS = -75.0
 
 _REMEMBERED = 64  # frames; more than any look back
 _LOOK_BACK = 16  # frames the end of a voice may lie before the last voiced window
-_LOOK_AHEAD = 4  # frames the begin of a voice may lie before its first voiced window
+_LOOK_AHEAD = 8  # frames the begin of a voice may lie before its first voiced window
 _FALL = 0.3  # share of the way down that the noise floor goes in a frame
 _RISE = 0.12  # dB a frame that it goes up at most: 6 dB a second
 _ABOVE_NOISE = 6.0  # dB over the floor from which a frame is voiced

@@ -78,6 +78,10 @@ def test_a_sound_over_silence_says_nothing() -> None:
     assert not judge_overlap("c", "cough", 10.0, 10.5, [(2.0, 5.0)]).valid
 
 
+def test_an_answer_that_ended_before_the_cough_was_not_stopped_by_it() -> None:
+    assert not judge_overlap("c", "cough", 10.0, 10.5, [(2.0, 9.6)]).valid
+
+
 def call(**more: Any) -> dict[str, Any]:
     base = {"name": "one", "error": "", "ended_by": "hangup", "ended_at": 40.0, "heard": [], "faint": [], "steps": []}
     return {**base, **more}

@@ -91,6 +91,8 @@ class Simulator:
     stopped: list[float] = field(default_factory=list)
     read_ahead: list[str] = field(default_factory=list)
     echoes: int = 0
+    decoded_once: list[bool] = field(default_factory=list)
+    """For each transcript that was asked for, whether it was not to be decoded again."""
     done: list[tuple[float, cmd.Command]] = field(default_factory=list)
     """Besides talking, and when."""
 
@@ -179,7 +181,8 @@ class Simulator:
 
     def _carry_out(self, command: cmd.Command) -> None:
         match command:
-            case cmd.Transcribe(generation, pcm, partial):
+            case cmd.Transcribe(generation, pcm, partial, once):
+                self.decoded_once.append(once)
                 text = self._recognised(pcm)
                 if partial:
                     stable = " ".join(text.split()[:-1])

@@ -153,7 +153,7 @@ def test_the_assistant_is_ducked_before_it_is_stopped() -> None:
     assert simulator.stopped == []
     simulator.run(6.0)
     assert simulator.gains == [DUCK_DB, 0.0]
-    assert simulator.stopped == [pytest.approx(5.25)]
+    assert simulator.stopped == [pytest.approx(5.2)]
 
 
 def test_a_word_over_the_answer_is_shown_as_heard_only_when_it_is_a_turn() -> None:
@@ -162,7 +162,7 @@ def test_a_word_over_the_answer_is_shown_as_heard_only_when_it_is_a_turn() -> No
     simulator.caller(5.0, "Yeah.", 0.4)
     simulator.run(20.0)
     assert simulator.said[-1] == ("assistant", story)
-    assert simulator.stopped == [pytest.approx(5.25)]
+    assert simulator.stopped == [pytest.approx(5.2)]
     assert [message.content for message in simulator.conversation.history] == ["Hello there.", story]
 
 
@@ -184,6 +184,15 @@ def test_a_voice_over_the_answer_that_is_transcribed_too_late_lets_it_go_on() ->
     simulator.stages.transcribe = 30.0
     simulator.run(20.0)
     assert simulator.said[-1] == ("assistant", story)
+
+
+def test_a_short_voice_over_the_answer_is_decoded_once() -> None:
+    simulator = asked(Simulator(answers={"Hello there.": "A long answer that takes its time to be spoken, really."}))
+    simulator.caller(5.0, "Stop.", 0.4)
+    simulator.run(5.6)
+    *before, over_the_answer = simulator.decoded_once
+    assert over_the_answer
+    assert not any(before)
 
 
 def test_a_partial_transcript_that_comes_after_the_voice_leaves_the_decision_to_the_whole_one() -> None:

@@ -233,6 +233,16 @@ def test_contexts_with_padding_have_states_to_themselves(make: Callable[..., Ben
     assert bench.stt.status()["states_free"] <= KEPT
 
 
+def test_what_is_decoded_once_has_no_words_where_the_guard_doubts(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.model.answer = lambda _params, _stop: [segment("doubtful", -2.0)]
+    bench.stt.submit("c1", 1, voice(), once=True)
+    (event,) = bench.inbox.wait(1)
+    assert isinstance(event, Transcribed)
+    assert (event.text, event.words, event.retried) == ("", (), False)
+    assert len(bench.model.asked) == 1
+
+
 def test_a_loop_is_stopped_from_within_the_decoding(make: Callable[..., Bench]) -> None:
     bench = make()
 

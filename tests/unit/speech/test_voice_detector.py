@@ -121,6 +121,14 @@ def test_the_first_voiced_frame_may_lie_before_the_first_voiced_window() -> None
     assert script.out == [Started(script.at(48))]
 
 
+def test_a_hissing_begin_of_a_word_is_part_of_the_voice() -> None:
+    script = Script()
+    script.play(42, 0.0, -70)
+    script.play(8, 0.1, -45)  # the "s" of "stop": 160 ms that the network does not take for a voice
+    script.play(20, 0.9, -20)
+    assert script.out == [Started(script.at(42))]
+
+
 def test_probability_alone_starts_nothing_below_the_lines_noise() -> None:
     script = Script()
     script.play(1500, 0.0, -35)  # half a minute of loud noise: the floor follows
