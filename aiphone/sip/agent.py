@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from aiphone.clock import Clock
 from aiphone.errors import AiphoneError, SipError
 from aiphone.events import Event, LineChanged
+from aiphone.priority import show_name
 from aiphone.sip.addresses import callable_host, complete_uri
 from aiphone.sip.settings import DIRECT_LINE, LineConfig, RtpPorts, SipSettings, SipStatus
 
@@ -201,6 +202,7 @@ class SipAgent:
             raise SipError("the SIP thread does not take commands any more; restart the program") from None
 
     def _run(self) -> None:
+        show_name()
         try:
             from aiphone.sip.stack import Stack
         except ImportError as error:

@@ -32,6 +32,7 @@ from aiphone.events import (
     VoiceStopped,
     WorkFailed,
 )
+from aiphone.priority import show_name
 from aiphone.speech.echo import EchoGate
 from aiphone.speech.voice_detector import (
     WINDOW_SAMPLES,
@@ -221,6 +222,7 @@ class Listener:
         return len(self._lines)
 
     def _run(self) -> None:
+        show_name()
         while True:
             self._work.wait()
             if self._end.is_set():
