@@ -242,6 +242,13 @@ class VoiceStopped(Event):
     """Arrival of the RTP packet that carried the last voiced 20 ms: t0 of the latency definition."""
     pcm: Pcm = field(repr=False, compare=False)
     """The voiced stretch since the last ``VoiceStarted``, with pre-roll and a short tail; 16 kHz."""
+    tail: float = 0.0
+    """Seconds of ``pcm`` after the last voiced 20 ms."""
+
+    @property
+    def begins(self) -> float:
+        """When the first sample of ``pcm`` arrived."""
+        return self.at + self.tail - len(self.pcm) / INTERNAL_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +309,7 @@ class SpokenWord:
 
     text: str
     start: float
-    """Seconds from the start of the transcribed audio, to about a tenth."""
+    """Seconds from the start of the transcribed audio, to about a tenth; in a record, from the line's ``at``."""
     end: float
     probability: float
     """How sure the recogniser is, 0 to 1."""

@@ -148,7 +148,7 @@ class History:
             return
         live.words += 1
         at = self._wall_time(fact.at)
-        row = WordsRow(live.number, live.words, fact.role, fact.text, at, fact.interrupted)
+        row = WordsRow(live.number, live.words, fact.role, fact.text, at, fact.interrupted, fact.words)
         self._submit(partial(self._store.add_words, row))
         if fact.role == "user":
             live.heard.append(fact.text)

@@ -239,7 +239,10 @@ class Call:
                 stages.sip.resume(call_id)
             case cmd.Said():
                 self.record.words.append(command)
-                self._watch(WordsSaid(self.record, command.role, command.text, command.at, command.interrupted))
+                said = WordsSaid(
+                    self.record, command.role, command.text, command.at, command.interrupted, command.words
+                )
+                self._watch(said)
             case cmd.TurnMeasured(times):
                 self._measured(times)
             case cmd.InteractionDone(history):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aiphone.conversation.latency import TurnTimes
-from aiphone.events import Pcm
+from aiphone.events import Pcm, SpokenWord
 from aiphone.persona import Message
 
 
@@ -156,7 +156,10 @@ class Said:
     """``"user"`` or ``"assistant"``."""
     text: str
     at: float
+    """When a caller's voice had ended; when the assistant's words began."""
     interrupted: bool = False
+    words: tuple[SpokenWord, ...] = ()
+    """A caller's words one by one, with times in seconds from ``at``: negative, for they were said before it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiphone.conversation.latency import TurnTimes
 from aiphone.conversation.record import CallRecord
-from aiphone.events import LineChanged
+from aiphone.events import LineChanged, SpokenWord
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ class WordsSaid(CallFact):
     text: str
     at: float
     interrupted: bool
+    words: tuple[SpokenWord, ...] = ()
+    """A caller's words one by one, with times in seconds from ``at``."""
 
 
 @dataclass(frozen=True, slots=True)

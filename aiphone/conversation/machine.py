@@ -134,7 +134,7 @@ class Conversation(Actor):
             self._foreseen.outcome = event
 
     def _pause(self, event: ev.VoiceStopped) -> None:
-        self._turn.stretches.append(event.pcm)
+        self._turn.add(event.begins, event.pcm)
         foreseen, self._foreseen = self._foreseen, None
         if foreseen is None or foreseen.voice_ended != event.at:
             self._attempt(event.at)
@@ -323,9 +323,9 @@ class Conversation(Actor):
             self._watch.mark("transcribed", self._now)
             self._watch.own("transcript", event.seconds)
         turn = self._turn
-        turn.words, turn.known = event.text.strip(), True
+        turn.words, turn.known, turn.spoken = event.text.strip(), True, event.words
         if turn.words and turn.began < self._silent_since + _ECHO_LATE and self._is_echo(turn.words, self._last_words):
-            turn.words = ""
+            turn.words, turn.spoken = "", ()
 
     def _is_echo(self, heard: str, spoken: str) -> bool:
         if not is_echo(heard, spoken):
@@ -371,7 +371,7 @@ class Conversation(Actor):
         self._committed_text = self._turn.text
         self.history.append(Message("user", self._committed_text))
         at = self._watch.voice_ended if self._watch is not None else self._turn.key_at
-        self._unheard = [cmd.Said("user", self._committed_text, at)]
+        self._unheard = [cmd.Said("user", self._committed_text, at, words=self._turn.spoken_from(at))]
 
     def _uncommit(self) -> None:
         self.history.pop()
@@ -492,7 +492,7 @@ class Conversation(Actor):
     def _fall_silent(self, event: ev.VoiceStopped) -> None:
         """The voice over the answer has ended: what was it?"""
         overlap = self._talking_over()
-        overlap.stop(event.at, event.pcm)
+        overlap.stop(event)
         if not overlap.held:
             self._go_on()
             return
@@ -550,8 +550,8 @@ class Conversation(Actor):
         self._last_words = self._just_said(reply)  # what comes back may end in a word that was cut
         self._new_generation()
         self._idle_prompts = 0
-        stretches = overlap.stretches if overlap is not None else []
-        self._turn = Turn(stretches, began=self._end_overlap())
+        stretches, begins = (overlap.stretches, overlap.begins) if overlap is not None else ([], [])
+        self._turn = Turn(stretches, begins, began=self._end_overlap())
         self._go(State.HEARING)
 
     def _end_overlap(self) -> float:

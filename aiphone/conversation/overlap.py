@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aiphone.events import Pcm
+from aiphone.events import Pcm, VoiceStopped
 from aiphone.speech.barge_in import Meaning
 
 DUCK_DB = -12.0
@@ -44,13 +44,16 @@ class Overlap:
     ended: float = 0.0
     """Arrival of the last voiced frame, once it has."""
     stretches: list[Pcm] = field(default_factory=list)
+    begins: list[float] = field(default_factory=list)
+    """When the first sample of each stretch arrived."""
     meaning: Meaning | None = None
     """Of what was understood so far; None when nothing was transcribed yet."""
 
-    def stop(self, at: float, pcm: Pcm) -> None:
+    def stop(self, voice: VoiceStopped) -> None:
         """The voice has stopped."""
-        self.speaking, self.ended = False, at
-        self.stretches.append(pcm)
+        self.speaking, self.ended = False, voice.at
+        self.begins.append(voice.begins)
+        self.stretches.append(voice.pcm)
 
     def resume(self) -> None:
         """It is there again."""

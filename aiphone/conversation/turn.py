@@ -7,12 +7,14 @@ does not count any more, because more has been said since.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import numpy as np
 
 from aiphone.conversation.latency import Stopwatch
-from aiphone.events import INTERNAL_RATE, Pcm
+from aiphone.events import INTERNAL_RATE, Pcm, SpokenWord
 from aiphone.persona import Persona
 from aiphone.speech import patience
 
@@ -34,6 +36,8 @@ class Turn:
     """What the caller has said and pressed so far."""
 
     stretches: list[Pcm] = field(default_factory=list)
+    begins: list[float] = field(default_factory=list)
+    """When the first sample of each stretch arrived."""
     keys: str = ""
     key_at: float = 0.0
     began: float = 0.0
@@ -42,6 +46,8 @@ class Turn:
     words: str = ""
     known: bool = False
     """``words`` is what was said, all of it."""
+    spoken: tuple[SpokenWord, ...] = ()
+    """The same word by word, with times from the start of ``audio()``."""
     failed: bool = False
     """It could not be transcribed, or not be answered."""
     probability: float | None = None
@@ -58,13 +64,28 @@ class Turn:
 
     def new_attempt(self) -> None:
         """The turn has grown, or may yet: what was found out is void."""
-        self.words, self.known, self.failed = "", False, False
+        self.words, self.known, self.failed, self.spoken = "", False, False, ()
         self.probability = self.by_words = None
 
     def press(self, key: str, at: float) -> None:
         """The caller pressed a key."""
         self.keys += key
         self.key_at = at
+
+    def add(self, begins: float, pcm: Pcm) -> None:
+        """One more stretch of voice, whose first sample arrived at ``begins``."""
+        self.begins.append(begins)
+        self.stretches.append(pcm)
+
+    def spoken_from(self, at: float) -> tuple[SpokenWord, ...]:
+        """The words with the times at which they were said, in seconds from ``at`` (negative before it)."""
+        starts = list(accumulate((len(stretch) + len(_GAP) for stretch in self.stretches[:-1]), initial=0))
+
+        def arrived(seconds: float) -> float:
+            number = max(0, bisect_right(starts, seconds * INTERNAL_RATE) - 1)
+            return round(self.begins[number] + seconds - starts[number] / INTERNAL_RATE - at, 2)
+
+        return tuple(replace(word, start=arrived(word.start), end=arrived(word.end)) for word in self.spoken)
 
     @property
     def text(self) -> str:

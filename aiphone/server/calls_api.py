@@ -130,13 +130,23 @@ def call_json(row: CallRow, live: LiveCall | None, now: float) -> dict[str, Any]
 
 
 def _words_json(row: CallRow, line: WordsRow) -> dict[str, Any]:
+    offset = line.at - (row.answered or row.started)
     return {
         "number": line.number,
         "role": line.role,
         "text": line.text,
         "at": line.at,
-        "offset": round(line.at - (row.answered or row.started), 3),
+        "offset": round(offset, 3),
         "interrupted": line.interrupted,
+        "words": [
+            {
+                "text": word.text,
+                "start": round(offset + word.start, 2),
+                "end": round(offset + word.end, 2),
+                "probability": word.probability,
+            }
+            for word in line.spoken
+        ],
     }
 
 

@@ -349,6 +349,16 @@ TURN = Schema(
         Field("parts", "object", "What the total is made of.", of=TURN_PARTS),
     ),
 )
+WORD = Schema(
+    "Word",
+    "A word as it was recognised.",
+    (
+        Field("text", "string", "As it stands in the line, with its punctuation. Escape it."),
+        Field("start", "number", "When it began, in seconds from the answer, to about a tenth."),
+        Field("end", "number", "When it ended."),
+        Field("probability", "number", "How sure the recogniser is, 0 to 1."),
+    ),
+)
 WORDS = Schema(
     "Words",
     "A line of the conversation.",
@@ -359,6 +369,7 @@ WORDS = Schema(
         Field("at", "number", "Unix time."),
         Field("offset", "number", "Seconds from the answer (where the recording begins)."),
         Field("interrupted", "boolean", "It was cut short."),
+        Field("words", "array", "What the caller said, word by word; empty for the assistant's lines.", of=WORD),
     ),
 )
 CALL_DETAIL = Schema(

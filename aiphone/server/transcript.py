@@ -8,7 +8,7 @@ from aiphone.store.records import WordsRow
 
 _WHO = {"user": "Caller", "assistant": "Assistant"}
 _SECONDS_PER_CHARACTER = 0.065
-"""About how long a character takes to say: the end of a line is not known, only its beginning."""
+"""About how long a character takes to say: of the assistant's lines only the beginning is known."""
 
 
 def as_text(words: Sequence[WordsRow], begin: float) -> str:
@@ -17,13 +17,21 @@ def as_text(words: Sequence[WordsRow], begin: float) -> str:
 
 
 def as_vtt(words: Sequence[WordsRow], begin: float) -> str:
-    """WebVTT (W3C): a cue for each line, with the speaker as voice. What was said cannot become markup."""
+    """WebVTT (W3C): a cue for each line, with the speaker as voice. What was said cannot become markup.
+
+    A caller's cue lasts from the first word to the last, where the times of the words are known.
+    """
     parts = ["WEBVTT\n"]
+    starts = [max(0.0, line.at + (line.spoken[0].start if line.spoken else 0.0) - begin) for line in words]
     for index, line in enumerate(words):
-        start = max(0.0, line.at - begin)
-        end = start + max(1.0, len(line.text) * _SECONDS_PER_CHARACTER)
-        if index + 1 < len(words):
-            end = max(start + 0.001, min(end, words[index + 1].at - begin))
+        start = starts[index]
+        if line.spoken:
+            end = line.at + line.spoken[-1].end - begin
+        else:
+            end = start + max(1.0, len(line.text) * _SECONDS_PER_CHARACTER)
+            if index + 1 < len(words):
+                end = min(end, starts[index + 1])
+        end = max(start + 0.001, end)
         text = " ".join(line.text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         parts.append(f"\n{line.number}\n{_stamp(start)} --> {_stamp(end)}\n<v {_who(line)}>{text}\n")
     return "".join(parts)

@@ -303,5 +303,5 @@ class Listener:
             case Faded(at, first, end):
                 if self._speaking <= _MOST_SPEAKING:
                     self._post(VoiceFaded(line.call_id, at, line.cut(first, end)))
-            case Stopped(at, first, end):
-                self._post(VoiceStopped(line.call_id, at, line.cut(first, end)))
+            case Stopped(at, first, end, tail):
+                self._post(VoiceStopped(line.call_id, at, line.cut(first, end), tail / INTERNAL_RATE))

@@ -85,6 +85,8 @@ class Stopped:
     at: float
     first: int
     end: int
+    tail: int = 0
+    """Samples of the audio that came after the last voiced frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +247,7 @@ class VoiceDetector:
         self._idle_windows = 0
         self._ringing = _HANGOVER
         self._given = min(self._now(), end + int(settings.tail * INTERNAL_RATE))
-        return [Stopped(self._frame(last).arrival, self._stretch, self._given)]
+        return [Stopped(self._frame(last).arrival, self._stretch, self._given, self._given - end)]
 
     def _cut(self) -> list[Transition]:
         """End the stretch at the quietest frame remembered and begin the next one there."""

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from aiphone.events import SpokenWord
 from aiphone.store import search
 from aiphone.store.clients import ClientTables
 from aiphone.store.records import CallFilter, CallPage, CallRow, NotFoundError, TurnRow, WordsRow
@@ -109,8 +110,17 @@ class CallTables(ClientTables):
             if ended[0] is not None:
                 self._unindex(words.call_id)
             db.execute(
-                "INSERT OR REPLACE INTO words (call_id, number, role, text, at, interrupted) VALUES (?, ?, ?, ?, ?, ?)",
-                (words.call_id, words.number, words.role, _clean(words.text), words.at, words.interrupted),
+                "INSERT OR REPLACE INTO words (call_id, number, role, text, at, interrupted, spoken) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    words.call_id,
+                    words.number,
+                    words.role,
+                    _clean(words.text),
+                    words.at,
+                    words.interrupted,
+                    _json(words.spoken),
+                ),
             )
             if ended[0] is not None:
                 self._index(words.call_id)
@@ -203,10 +213,12 @@ class CallTables(ClientTables):
 
     def words(self, call_id: int) -> list[WordsRow]:
         """The conversation of a call, in its order; empty when there is none."""
-        sql = "SELECT call_id, number, role, text, at, interrupted FROM words WHERE call_id = ? ORDER BY number"
+        sql = "SELECT call_id, number, role, text, at, interrupted, spoken FROM words WHERE call_id = ? ORDER BY number"
         return [
-            WordsRow(number_of_call, number, role, text, at, bool(interrupted))
-            for number_of_call, number, role, text, at, interrupted in self._read(sql, (call_id,))
+            WordsRow(
+                of_call, number, role, text, at, bool(interrupted), tuple(SpokenWord(*w) for w in json.loads(spoken))
+            )
+            for of_call, number, role, text, at, interrupted, spoken in self._read(sql, (call_id,))
         ]
 
     def turns(self, call_id: int) -> list[TurnRow]:
@@ -333,6 +345,11 @@ _ORDER = {_ALL: "call.id", _BY_WORDS: "search.rowid", _BY_PART: "search_who.rowi
 def _call(row: tuple[Any, ...]) -> CallRow:
     values = dict(zip(_FIELDS, row, strict=True))
     return CallRow(**{**values, "media": json.loads(values["media"] or "{}")})
+
+
+def _json(spoken: tuple[SpokenWord, ...]) -> str:
+    words = [(_clean(word.text), word.start, word.end, word.probability) for word in spoken]
+    return json.dumps(words, ensure_ascii=False, separators=(",", ":"))
 
 
 def _like(text: str) -> str:

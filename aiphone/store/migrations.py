@@ -134,7 +134,11 @@ _V3: Step = (
     "CREATE INDEX turn_time ON turn (at, total, interrupted)",
 )
 
-STEPS: Sequence[Step] = (_V1, _V2, _V3)
+# Version 4: when each word of a caller was said, and how sure that is. A list for each word, [text, start, end,
+# probability] with seconds from the line's ``at``, as JSON: it is only ever read and removed with its line.
+_V4: Step = ("ALTER TABLE words ADD COLUMN spoken TEXT NOT NULL DEFAULT '[]'",)
+
+STEPS: Sequence[Step] = (_V1, _V2, _V3, _V4)
 VERSION = len(STEPS)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiphone.actions import targets_of
 from aiphone.errors import StorageError
+from aiphone.events import SpokenWord
 from aiphone.persona import Persona, Sampling
 
 DEFAULT_PERSONA = "default"
@@ -188,7 +189,10 @@ class WordsRow:
     """``"user"`` or ``"assistant"``."""
     text: str
     at: float
+    """Of a caller's line, when the voice had ended; of the assistant's, when its words began."""
     interrupted: bool = False
+    spoken: tuple[SpokenWord, ...] = ()
+    """A caller's words one by one, as they were recognised; times are seconds from ``at``, negative before it."""
 
 
 @dataclass(frozen=True, slots=True)

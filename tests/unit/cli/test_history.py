@@ -22,7 +22,7 @@ from aiphone.conversation.facts import (
 from aiphone.conversation.latency import TurnTimes
 from aiphone.conversation.record import CallRecord
 from aiphone.errors import StorageError
-from aiphone.events import LineChanged, LineState
+from aiphone.events import LineChanged, LineState, SpokenWord
 from aiphone.store.records import CallFilter, Retention, WordsRow
 from aiphone.store.store import Store
 
@@ -86,8 +86,8 @@ def record(call_id="c1", started=1000.0):
     return CallRecord(call_id, "pbx", "sip:ann@192.0.2.9", "Ann", "sip:ai@192.0.2.1", "abc@h", started)
 
 
-def say(history, call, role, text, at=1010.0, interrupted=False):
-    history.watch(WordsSaid(call, role, text, at, interrupted))
+def say(history, call, role, text, at=1010.0, interrupted=False, words=()):
+    history.watch(WordsSaid(call, role, text, at, interrupted, words))
 
 
 def stored(history, store):
@@ -104,7 +104,8 @@ def test_a_whole_call(history, store, clock):
     say(history, call, "assistant", "Hello.", 1003.0)
     history.watch(StateChanged(call, "listening"))
     history.watch(Hearing(call, "Do you"))
-    say(history, call, "user", "Do you sell tea?", 1010.0)
+    word_by_word = (SpokenWord("Do", -1.0, -0.8, 0.7), SpokenWord("you", -0.8, -0.6, 0.99))
+    say(history, call, "user", "Do you sell tea?", 1010.0, words=word_by_word)
     times = TurnTimes(1010.0, 1010.7, 1010.8, 1010.9, 1011.0, 1011.1, 1011.2)
     history.watch(TurnTimed(call, times))
     history.watch(Speaking(call, "Yes."))
@@ -120,7 +121,7 @@ def test_a_whole_call(history, store, clock):
     assert (row.end_code, row.end_reason, row.media) == (200, "the caller hung up", {"lost": 2})
     assert store.words(number) == [
         WordsRow(number, 1, "assistant", "Hello.", WALL + 1003),
-        WordsRow(number, 2, "user", "Do you sell tea?", WALL + 1010),
+        WordsRow(number, 2, "user", "Do you sell tea?", WALL + 1010, spoken=word_by_word),
         WordsRow(number, 3, "assistant", "Yes.", WALL + 1013, interrupted=True),
     ]
     (turn,) = store.turns(number)

@@ -4,6 +4,7 @@ import json
 
 from api_stand_in import WALL, ApiCase, live_call
 
+from aiphone.events import SpokenWord
 from aiphone.store.records import TurnRow, WordsRow
 
 HOSTILE = "<script>alert(1)</script> --> &"
@@ -86,6 +87,24 @@ class TestCalls(ApiCase):
         vtt = self.call("GET", f"/api/calls/{number}/transcript?format=vtt").body.decode()
         assert vtt.startswith("WEBVTT\n\n1\n00:00:00.500 --> 00:00:01.500\n<v Assistant>Hello.\n")
         assert "<v Caller>&lt;script&gt;alert(1)&lt;/script&gt; --&gt; &amp;\n" in vtt
+
+    def test_the_words_of_a_caller_have_times_and_probabilities(self) -> None:
+        number = self.past()
+        spoken = (SpokenWord("Two", -1.5, -1.12, 0.91), SpokenWord("<pears>.", -1.1, -0.25, 0.34))
+        self.api.store.add_words(WordsRow(number, 3, "user", "Two <pears>.", WALL + 8, spoken=spoken))
+        lines = self.json("GET", f"/api/calls/{number}/transcript")["words"]
+        assert [line["words"] for line in lines] == [
+            [],
+            [],
+            [
+                {"text": "Two", "start": 4.5, "end": 4.88, "probability": 0.91},
+                {"text": "<pears>.", "start": 4.9, "end": 5.75, "probability": 0.34},
+            ],
+        ]
+        assert self.json("GET", f"/api/calls/{number}")["words"] == lines
+        vtt = self.call("GET", f"/api/calls/{number}/transcript?format=vtt").body.decode()
+        assert "\n3\n00:00:04.500 --> 00:00:05.750\n<v Caller>Two &lt;pears&gt;.\n" in vtt
+        assert "\n2\n00:00:03.250 --> 00:00:04.500\n" in vtt
 
     def test_a_caller_is_forgotten_and_the_audit_log_does_not_say_who(self) -> None:
         self.past("sip:eve@example.org")

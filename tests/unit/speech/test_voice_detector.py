@@ -62,6 +62,7 @@ def test_a_voice_starts_and_stops_at_its_frames() -> None:
     assert stopped.at == script.at(89)
     assert stopped.first == 50 * FRAME_SAMPLES - 3840
     assert stopped.end == 90 * FRAME_SAMPLES + 1920 or stopped.end <= 95 * FRAME_SAMPLES
+    assert stopped.tail == stopped.end - 90 * FRAME_SAMPLES > 0
 
 
 def test_the_stop_is_decided_soon_after_the_last_voiced_frame() -> None:

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from aiphone.events import SpokenWord
 from aiphone.store import calls, dashboard
 from aiphone.store.calls import MOST_PER_PAGE, STOPPED
 from aiphone.store.dashboard import nearest_rank
@@ -64,7 +65,15 @@ def test_a_call_from_beginning_to_end(store):
     store.call_answered(call, 101.0)
     lines = [
         WordsRow(call, 1, "assistant", "Hello.", 102.0),
-        WordsRow(call, 2, "user", "Tea? 茶", 103.0, True),
+        WordsRow(
+            call,
+            2,
+            "user",
+            "Tea? 茶",
+            103.0,
+            True,
+            (SpokenWord("Tea?", -0.9, -0.31, 0.98), SpokenWord("茶", -0.3, 0.0, 1.0)),
+        ),
     ]
     for line in lines:
         store.add_words(line)

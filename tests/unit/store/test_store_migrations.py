@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aiphone.errors import StorageError
+from aiphone.events import SpokenWord
 from aiphone.store import migrations
 from aiphone.store.calls import STOPPED
 from aiphone.store.records import CallFilter, CallRow, PersonaRecord, Retention, SipClient, TurnRow, WordsRow
@@ -58,6 +59,8 @@ def test_a_database_of_each_version_is_read_and_written(tmp_path, version):
         WordsRow(3, 1, "user", "Do you sell marmalade?", 1010.0),
         WordsRow(3, 2, "assistant", "Yes, we do.", 1012.0, interrupted=True),
     ]
+    word_by_word = (SpokenWord("Hello?", -0.62, -0.18, 0.97),) if version >= 4 else ()
+    assert store.words(7) == [WordsRow(7, 1, "user", "Hello?", 3005.0, spoken=word_by_word)]
     parts = {"patience": 0.7, "playout": 0.1}
     assert store.turns(3) == [TurnRow(3, 1, 1010.0, "Do you sell marmalade?", "Yes, we do.", True, parts, 0.8)]
     assert [call.id for call in store.calls(CallFilter(text="marmalade")).calls] == [3]
