@@ -8,7 +8,8 @@ A call's turns become text in two ways, which ``stt_queue`` puts in order:
   are worth the time that finals leave, are stopped for them, and one that the guard has its doubts about is kept back.
 
 What Whisper is asked is in ``stt_transcriber``, when it is asked again in ``stt_guard``, with which state in
-``stt_states``. All that is kept of a call between two pieces of work is its language and its last partial transcript.
+``stt_states``. All that is kept of a call between two pieces of work is its language, its last partial transcript, and
+of a turn longer than a window what the windows before the last hold.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from aiphone.inference.allocator import return_freed_memory
 from aiphone.inference.stt_guard import GuardPolicy
 from aiphone.inference.stt_queue import Job, WorkQueue
 from aiphone.inference.stt_stable import StablePrefix
-from aiphone.inference.stt_transcriber import AUTO, ModelPort, Transcriber, Transcript
+from aiphone.inference.stt_transcriber import AUTO, Known, ModelPort, Transcriber, Transcript
 from aiphone.inference.whisper_cpp import Aborted, DecodeParams, WhisperModel
 from aiphone.inference.whisper_library import accelerators
 from aiphone.priority import INFERENCE, lower_priority
@@ -49,6 +50,7 @@ class _Call:
     """It is to be detected, whatever the server's language is."""
     prompt: str = ""
     partial: StablePrefix = field(default_factory=StablePrefix)
+    known: Known = field(default_factory=dict)
 
 
 class SpeechToText:
@@ -245,6 +247,7 @@ class SpeechToText:
                     once=job.once,
                     threads=threads,
                     abort=lambda: job.cancelled,
+                    known=call.known,
                 )
         except Aborted:
             return None

@@ -1,11 +1,13 @@
 """One transcription: what Whisper is asked, and asked again.
 
 The audio is cut into windows that Whisper's context holds, each is decoded with as little context as it needs, and
-the guard (``stt_guard``) takes the result or has it decoded with more.
+the guard (``stt_guard``) takes the result or has it decoded with more. A turn of several windows grows at its end only,
+so that what the others hold is decoded once and then known (``Known``).
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -68,6 +70,22 @@ class ModelPort(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """What was found in one window."""
+
+    text: str
+    words: tuple[SpokenWord, ...]
+    """With times from the start of the window."""
+    decodings: int
+    cut: bool
+    doubtful: bool
+
+
+Known = dict[bytes, Window]
+"""The windows of a call's turn that audio follows, by their audio and how it was to be understood."""
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """What was found."""
 
@@ -77,8 +95,9 @@ class Transcript:
     sure_of_language: float
     """Probability of a detected language, 1 for a given one."""
     decodings: int
-    """How often Whisper was run; one for each window when all went well."""
+    """How often Whisper was run; once for each of the windows when all went well."""
     windows: int
+    """That were not known before."""
     cuts: int
     """Repetitions that were cut off."""
     doubtful: bool
@@ -126,12 +145,14 @@ class Transcriber:
         once: bool = False,
         threads: int = 0,
         abort: Callable[[], bool] | None = None,
+        known: Known | None = None,
     ) -> Transcript:
         """Text of int16 mono PCM at 16 kHz, on this thread.
 
-        ``language`` is a code or ``AUTO``. A ``partial`` one is decoded once, whatever the guard thinks of it; so
-        is one with ``once``, which leaves out what is doubtful.
-        ``threads`` 0 takes those of the ``params``.
+        ``language`` is a code or ``AUTO``. Of a ``partial`` one the last window, which will grow, is decoded once,
+        whatever the guard thinks of it; so it is with ``once``, which leaves out what is doubtful. ``threads`` 0 takes
+        those of the ``params``. ``known`` is the call's: its windows are not decoded again, and it is given those of
+        this turn.
 
         Raises ``Aborted`` when ``abort`` says so and ``InferenceError`` when Whisper fails.
         """
@@ -141,31 +162,53 @@ class Transcriber:
             return Transcript("", (), language, 0.0 if language == AUTO else 1.0, 0, 0, 0, False)
         if language == AUTO:
             language, sure = self._detect(samples)
-        pieces = windows(self._policy, samples)
-        texts: list[str] = []
+        *complete, last = windows(self._policy, samples)
+        params = replace(
+            self._params, language=language, initial_prompt=prompt, threads=threads or self._params.threads
+        )
+        known = {} if known is None else known
+        found: list[Window] = []
+        fresh: list[Window] = []
+        keys = [_key(piece, language, prompt) for piece in complete]
+        for key, piece in zip(keys, complete, strict=True):
+            if key not in known:
+                known[key] = self._window(piece, params, False, abort)
+                fresh.append(known[key])
+            found.append(known[key])
+        for key in known.keys() - set(keys):
+            del known[key]
+        newest = self._window(last, params, partial or once, abort)
+        found.append(replace(newest, text="") if once and newest.doubtful else newest)
+        fresh.append(newest)
         words: list[SpokenWord] = []
-        decodings = cuts = start = 0
-        doubtful = False
-        for piece in pieces:
-            params = replace(
-                self._params,
-                language=language,
-                initial_prompt=prompt,
-                token_timestamps=not partial,
-                threads=threads or self._params.threads,
-            )
-            verdict, tokens, count = self._window(piece, params, partial or once, abort)
-            decodings += count
-            cuts += verdict.cut
-            doubtful = doubtful or verdict.retry
-            if verdict.text and not (once and verdict.retry):
-                texts.append(verdict.text)
-                if not partial:
-                    words += words_of(tokens[: verdict.kept], language, start / SAMPLE_RATE)
+        start = 0
+        for window, piece in zip(found, (*complete, last), strict=True):
+            words += [_later(word, start / SAMPLE_RATE) for word in window.words]
             start += len(piece)
-        return Transcript(" ".join(texts), tuple(words), language, sure, decodings, len(pieces), cuts, doubtful)
+        return Transcript(
+            " ".join(window.text for window in found if window.text),
+            () if partial or once else tuple(words),
+            language,
+            sure,
+            sum(window.decodings for window in fresh),
+            len(fresh),
+            sum(window.cut for window in fresh),
+            any(window.doubtful for window in found),
+        )
 
     def _window(
+        self,
+        samples: npt.NDArray[np.float32],
+        params: DecodeParams,
+        once: bool,
+        abort: Callable[[], bool] | None,
+    ) -> Window:
+        params = replace(params, token_timestamps=not once)
+        verdict, tokens, count = self._decode(samples, params, once, abort)
+        words = () if once or not verdict.text else tuple(words_of(tokens[: verdict.kept], params.language))
+        return Window(verdict.text, words, count, verdict.cut, verdict.retry)
+
+    def _decode(
         self,
         samples: npt.NDArray[np.float32],
         params: DecodeParams,
@@ -224,3 +267,13 @@ class Transcriber:
                 key = self._keys[token] = token_key(self._model.token_bytes(token))
             keys.append(key)
         return is_looping(keys)
+
+
+def _key(samples: npt.NDArray[np.float32], language: str, prompt: str) -> bytes:
+    known = hashlib.blake2b(samples.tobytes(), digest_size=16)
+    known.update(f"{language}\0{prompt}".encode())
+    return known.digest()
+
+
+def _later(word: SpokenWord, seconds: float) -> SpokenWord:
+    return replace(word, start=round(seconds + word.start, 2), end=round(seconds + word.end, 2))

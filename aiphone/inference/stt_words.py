@@ -15,8 +15,8 @@ _UNSPACED = frozenset(("zh", "ja", "th", "lo", "my", "yue"))
 """Languages written without spaces: there every character or syllable that Whisper has a token for is a word."""
 
 
-def words_of(tokens: Sequence[Token], language: str, offset: float = 0.0) -> list[SpokenWord]:
-    """Join tokens to words. ``offset`` is where, in seconds, the tokens' audio begins in the turn.
+def words_of(tokens: Sequence[Token], language: str) -> list[SpokenWord]:
+    """Join tokens to words, with times from the start of the tokens' audio.
 
     A word is as probable as the least probable of its tokens, punctuation apart.
     """
@@ -32,8 +32,8 @@ def words_of(tokens: Sequence[Token], language: str, offset: float = 0.0) -> lis
         found.append(
             SpokenWord(
                 text,
-                round(offset + begin, 2),
-                round(offset + max(begin, end), 2),
+                round(begin, 2),
+                round(max(begin, end), 2),
                 round(min(token.p for token in spoken or group), 3),
             )
         )

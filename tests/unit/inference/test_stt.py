@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,9 +262,38 @@ def test_a_loop_is_stopped_from_within_the_decoding(make: Callable[..., Bench]) 
     assert bench.stt.status()["repetitions_cut"] == 1
 
 
+def growing(seconds: float) -> np.ndarray:
+    """A voice that gets louder and louder, so that no two windows of it are alike."""
+    return np.linspace(1000, 9000, int(65 * RATE)).astype(np.int16)[: int(seconds * RATE)]
+
+
+def test_of_a_long_turn_only_the_end_is_decoded_again(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.model.answer = lambda params, _stop: [
+        replace(segment("hello there"), tokens=(Token(0, b" hello", 0.9, -0.1, 0.5, 0.9),))
+    ]
+    bench.stt.submit("c1", 1, growing(30), partial=True)
+    bench.inbox.wait(1)
+    first = bench.model.asked[0][1]
+    assert [samples for _, samples, _ in bench.model.asked] == [first, 30 * RATE - first]
+    assert bench.model.asked[0][2].token_timestamps, "a final needs the times of the words"
+    bench.stt.submit("c1", 1, growing(31))
+    final = bench.inbox.wait(2)[1]
+    assert isinstance(final, Transcribed)
+    assert [samples for _, samples, _ in bench.model.asked[2:]] == [31 * RATE - first]
+    assert [word.start for word in final.words] == [0.5, round(first / RATE + 0.5, 2)]
+    assert (final.text, final.retried) == ("hello hello", False)
+    bench.stt.submit("c1", 2, voice(2.0))  # the next turn
+    bench.inbox.wait(3)
+    bench.stt.submit("c2", 1, growing(30))  # what one call said is nothing to another
+    bench.stt.submit("c1", 3, growing(30))
+    bench.inbox.wait(5)
+    assert [samples for _, samples, _ in bench.model.asked[4:]] == 2 * [first, 30 * RATE - first]
+
+
 def test_a_long_turn_is_transcribed_in_windows(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.stt.submit("c1", 1, voice(65))
+    bench.stt.submit("c1", 1, growing(65))
     (event,) = bench.inbox.wait(1)
     assert isinstance(event, Transcribed)
     assert len(bench.model.asked) >= 3

@@ -14,7 +14,7 @@ def token(text: str | bytes, t0: float, t1: float, p: float = 0.9) -> Token:
 
 def test_a_word_has_the_time_of_its_tokens_and_the_probability_of_the_least_sure() -> None:
     tokens = [token(" conf", 0.5, 0.7, 0.8), token("erence", 0.7, 1.0, 0.6), token(",", 1.0, 1.4, 0.1)]
-    assert words_of(tokens, "en", offset=10.0) == [SpokenWord("conference,", 10.5, 11.0, 0.6)]
+    assert words_of(tokens, "en") == [SpokenWord("conference,", 0.5, 1.0, 0.6)]
 
 
 def test_punctuation_that_stands_alone_belongs_to_the_word_before() -> None:
