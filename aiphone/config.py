@@ -120,7 +120,7 @@ class Settings:
     speak: str = _option(
         "", "-s", "--speak", group="models", metavar="COMMAND",
         help="speak with this command instead of Piper: text on its standard input, WAV on its output; "
-        "'say' and 'espeak-ng' are known by name",
+        "{text}, {file}, {out}, {voice}, {speed} and {rate} are filled in; 'say' and 'espeak-ng' are known by name",
     )  # fmt: skip
     threads: int = _option(
         default_threads(), "-t", "--threads", group="models", low=1, high=256, metavar="N",

@@ -109,6 +109,15 @@ class Persona:
         """What the synthesiser knows this voice at this speed by: ``joe``, ``joe@1.2`` or, of the default, ``@1.2``."""
         return self.voice if self.speed == 1.0 else f"{self.voice}@{self.speed:g}"
 
+    def stock_phrases(self) -> tuple[str, ...]:
+        """What it says without asking the model, names filled in; what a caller waits for first is first."""
+        texts = [self.greeting, self.greeting_again, self.filler, self.apology, self.idle_prompt, self.goodbye]
+        if self.wake_command:
+            texts.append(self.heard_ok)
+        if self.transfers:
+            texts += [self.connecting, self.nobody_there]
+        return tuple(dict.fromkeys(self.fill(text) for text in texts if text.strip()))
+
     def initial_prompt(self) -> str:
         """What Whisper is told before the first words. It goes on in the manner of its prompt, so that a bare list of
         names would cost capitals and punctuation; a sentence does not."""

@@ -27,7 +27,7 @@ from aiphone.conversation.call import Stages
 from aiphone.conversation.facts import Fact, Watcher, WordsSaid
 from aiphone.conversation.switchboard import Switchboard
 from aiphone.cores import Cores
-from aiphone.errors import ConfigError, ModelError, NetworkError, SpeechError
+from aiphone.errors import ConfigError, ModelError, NetworkError
 from aiphone.inference.llm import LanguageModel
 from aiphone.inference.openai_model import OpenAiModel
 from aiphone.inference.stt import SpeechToText
@@ -78,6 +78,7 @@ class Models:
         """Stop the workers and give the models back."""
         if self.turn_end is not None:
             self.turn_end.close()
+        self.voices.close()
         self.recogniser.close()
         self.synthesiser.close()
         self.model.stop()
@@ -239,19 +240,10 @@ class Phone:
                 self.sip.add_line(line_config(line))
 
     def prepare_speech(self, personas: Iterable[Persona]) -> None:
-        """Load the voices of these personas and synthesise their greetings, on a worker thread, so that the next
-        caller does not wait."""
+        """Load the voices of these personas and speak what they say by themselves, in the background, so that the
+        next caller does not wait."""
         if self.models is not None:
-            greetings = {(p.voice_name(), p.fill(text)) for p in personas for text in (p.greeting, p.greeting_again)}
-            self.loop.run_in_executor(None, self._prepare_speech, self.models, greetings)
-
-    @staticmethod
-    def _prepare_speech(models: Models, greetings: set[tuple[str, str]]) -> None:
-        for voice, text in sorted(greetings):
-            models.voices.want(voice)
-            if text.strip() and models.synthesiser.cached(text, voice) is None:
-                with contextlib.suppress(SpeechError):  # the log has said so, and the call will try again
-                    models.synthesiser.speak_now(text, voice)
+            self.models.voices.rehearse(personas)
 
     # ----------------------------------------------------------------------------------------- events
 

@@ -7,10 +7,12 @@ wants its text and where its audio comes out:
     {file}   a file that holds the text
     {out}    the file it writes its audio to
     {voice}  the name of the voice asked for
+    {speed}  how fast to speak, as a factor: 1, 1.2
+    {rate}   the same in words a minute: 175, 210
 
 Without {text} and {file} the text is on standard input; without {out} the audio is on standard output. Audio
 is WAV or AIFF, or raw int16 little-endian mono at ``raw_rate``. ``say`` and ``espeak-ng`` alone stand for the
-right line of each.
+right line of each. A command without {speed} and {rate} speaks every persona at a speed of its own.
 
 The script that comes with talk-llama plays its audio on the machine's loudspeaker, which no caller can hear:
 a command that succeeds without giving audio is refused with an explanation.
@@ -40,23 +42,27 @@ _MOST_BYTES = 32_000_000  # several minutes of WAV
 _SHORTEST = 0.02  # seconds of raw PCM that are taken for speech
 
 
+WORDS_A_MINUTE = 175
+"""What {rate} is at a speed of 1: the usual pace of ``say`` and espeak-ng."""
+
+
 def say_command(voice: str = "", speed: float = 1.0) -> list[str]:
     """The line for macOS ``say``. Its rate is in words a minute, about 175 for the default voice."""
     line = ["say", "-o", "{out}", "--data-format=LEI16@22050", "--file-format=WAVE", "-f", "{file}"]
     if voice:
         line += ["-v", voice]
     if speed != 1.0:
-        line += ["-r", str(round(175 * speed))]
+        line += ["-r", str(round(WORDS_A_MINUTE * speed))]
     return line
 
 
 def espeak_command(voice: str = "en-us", speed: float = 1.0) -> list[str]:
     """The line for espeak-ng. Its speed is in words a minute, 175 by default."""
-    return ["espeak-ng", "--stdout", "--stdin", "-v", voice or "en-us", "-s", str(round(175 * speed))]
+    return ["espeak-ng", "--stdout", "--stdin", "-v", voice or "en-us", "-s", str(round(WORDS_A_MINUTE * speed))]
 
 
-def command_line(command: str) -> list[str]:
-    """The words of ``-s``; ``say`` and ``espeak-ng`` stand for their full lines.
+def command_line(command: str, speed: float = 1.0) -> list[str]:
+    """The words of ``-s``; ``say`` and ``espeak-ng`` stand for their full lines, at this speed.
 
     Raises SpeechError when there is an open quote or nothing at all.
     """
@@ -67,9 +73,9 @@ def command_line(command: str) -> list[str]:
     if not words:
         raise SpeechError("the speech command is empty; give -s a command, or leave it out to speak with Piper")
     if words == ["say"]:
-        return say_command()
+        return say_command(speed=speed)
     if words in (["espeak-ng"], ["espeak"]):
-        return [words[0], *espeak_command()[1:]]
+        return [words[0], *espeak_command(speed=speed)[1:]]
     return words
 
 
@@ -86,7 +92,7 @@ class SpeechCommand:
     """A voice that is another program. ``synthesise`` may run in several threads at a time.
 
     ``command`` is the line as given to ``-s`` or its words, ``timeout`` seconds allowed for one phrase,
-    ``raw_rate`` the rate (Hz) of output that is neither WAV nor AIFF.
+    ``raw_rate`` the rate (Hz) of output that is neither WAV nor AIFF, ``speed`` a factor on the usual pace.
     """
 
     def __init__(
@@ -98,13 +104,34 @@ class SpeechCommand:
         language: str = "",
         timeout: float = 10.0,
         raw_rate: int = PIPER_RAW_RATE,
+        speed: float = 1.0,
     ) -> None:
-        self._words = command_line(command) if isinstance(command, str) else list(command)
+        self._command = command
+        self._words = command_line(command, speed) if isinstance(command, str) else list(command)
+        self._speed = speed
         self.name = name or Path(self._words[0]).name
         self.language = language
         self._voice = voice
         self._timeout = timeout
         self._raw_rate = raw_rate
+
+    @property
+    def takes_speed(self) -> bool:
+        """Whether the command can be told how fast to speak."""
+        known = isinstance(self._command, str) and command_line(self._command, 2.0) != command_line(self._command)
+        return known or self._uses("{speed}") or self._uses("{rate}")
+
+    def at_speed(self, speed: float, name: str) -> SpeechCommand:
+        """The same command told to speak at another speed, under another name. Of use when it ``takes_speed``."""
+        return SpeechCommand(
+            self._command,
+            name=name,
+            voice=self._voice,
+            language=self.language,
+            timeout=self._timeout,
+            raw_rate=self._raw_rate,
+            speed=speed,
+        )
 
     def synthesise(self, text: str, wanted: Callable[[], bool] = always) -> Iterator[Piece]:
         """int16 at 16 kHz, in one piece. Blocks for as long as the program runs; it is killed when ``wanted()``
@@ -127,6 +154,8 @@ class SpeechCommand:
             "{file}": str(directory / "text.txt"),
             "{out}": str(directory / "speech.wav"),
             "{voice}": self._voice,
+            "{speed}": f"{self._speed:g}",
+            "{rate}": str(round(WORDS_A_MINUTE * self._speed)),
         }
         return [_fill(word, values) for word in self._words]
 

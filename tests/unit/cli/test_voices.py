@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aiphone.cli import voices
 from aiphone.cli.voices import VoicesOfPersonas
-from aiphone.errors import ModelError
+from aiphone.errors import ModelError, SpeechError
+from aiphone.inference.speech_command import SpeechCommand
 from aiphone.persona import Persona
 
 
@@ -29,8 +34,31 @@ class Voice:
 
 
 class Synthesiser:
+    """Journals what it speaks; ``done`` when that was the ``last``."""
+
+    phrase = np.zeros(100, np.int16)
+
     def __init__(self) -> None:
         self.voices: dict[str, Any] = {}
+        self.spoken: list[tuple[str, str]] = []
+        self.known: set[tuple[str, str]] = set()
+        self.refused = self.last = ""
+        self.during: Callable[[], None] | None = None
+        self.done = threading.Semaphore(0)
+
+    def cached(self, text: str, voice: str) -> np.ndarray | None:
+        return self.phrase if (voice, text) in self.known else None
+
+    def speak_now(self, text: str, voice: str) -> np.ndarray:
+        if text == self.refused:
+            raise SpeechError("no breath")
+        during, self.during = self.during, None
+        if during is not None:
+            during()
+        self.spoken.append((voice, text))
+        if text == self.last:
+            self.done.release()
+        return self.phrase
 
     def add(self, voice: Any) -> None:
         self.voices[voice.name] = voice
@@ -78,12 +106,68 @@ def test_the_default_voice_has_speeds_too(synthesiser: Synthesiser) -> None:
 def test_what_there_is_not_is_logged_and_the_default_speaks(
     synthesiser: Synthesiser, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Command:
-        name = "say"
-
-    wanted = shelf(synthesiser, Command())
+    wanted = shelf(synthesiser, SpeechCommand("talk --loud"))
     wanted.want("none@1.2")
     wanted.want("@1.2")
-    assert list(synthesiser.voices) == ["say"]
+    assert list(synthesiser.voices) == ["talk"]
     assert "the default voice speaks instead of none: there is no voice none" in caplog.text
-    assert "say speaks at that" in caplog.text
+    assert "talk speaks at a speed of its own; put {speed} or {rate} into -s" in caplog.text
+
+
+def test_a_command_that_can_be_told_its_speed_is(synthesiser: Synthesiser) -> None:
+    shelf(synthesiser, SpeechCommand("talk --pace {speed} --words={rate}")).want(Persona(speed=1.2).voice_name())
+    assert synthesiser.voices["@1.2"].arguments("", Path()) == ["talk", "--pace", "1.2", "--words=210"]
+    assert synthesiser.voices["talk"].arguments("", Path()) == ["talk", "--pace", "1", "--words=175"]
+
+
+# ------------------------------------------------------------------------------------------- rehearsing
+
+
+ANN = Persona(greeting="I am {name}.", name="Ann", filler="Hm.", apology="", idle_prompt="", goodbye="Bye.")
+BOB = Persona(greeting="Bob.", voice="amy", filler="Hm.", apology="Oh.", idle_prompt="", goodbye="")
+
+
+def rehearsed(synthesiser: Synthesiser, *personas: Persona) -> list[tuple[str, str]]:
+    wanted = shelf(synthesiser)
+    wanted.rehearse(personas)
+    assert synthesiser.done.acquire(timeout=5.0)
+    wanted.close()
+    return synthesiser.spoken
+
+
+def test_stock_phrases_are_spoken_in_the_voice_of_each_greetings_first(synthesiser: Synthesiser) -> None:
+    synthesiser.last = "Oh."
+    assert rehearsed(synthesiser, ANN, BOB, ANN) == [
+        ("", "I am Ann."), ("amy", "Bob."), ("", "Hm."), ("amy", "Hm."), ("", "Bye."), ("amy", "Oh."),
+    ]  # fmt: skip
+    assert Voice.loaded == ["joe:2", "amy:2"]
+
+
+def test_what_is_spoken_already_is_not_spoken_again_and_a_failure_costs_one_phrase(synthesiser: Synthesiser) -> None:
+    synthesiser.known, synthesiser.refused, synthesiser.last = {("", "I am Ann.")}, "Hm.", "Bye."
+    assert rehearsed(synthesiser, ANN) == [("", "Bye.")]
+
+
+def test_so_many_personas_that_their_phrases_push_each_other_out_are_not_all_rehearsed(
+    synthesiser: Synthesiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voices, "REHEARSED", 4 * Synthesiser.phrase.nbytes)
+    crowd = [replace(ANN, name=f"No. {number}") for number in range(9)]
+    synthesiser.last = "I am No. 3."
+    assert rehearsed(synthesiser, *crowd) == [("", f"I am No. {number}.") for number in range(4)]
+
+
+def test_a_change_of_personas_ends_the_rehearsal_of_the_former(synthesiser: Synthesiser) -> None:
+    wanted = shelf(synthesiser)
+    synthesiser.last, synthesiser.during = "Oh.", lambda: wanted.rehearse([BOB])
+    wanted.rehearse([ANN])
+    assert synthesiser.done.acquire(timeout=5.0)
+    wanted.close()
+    assert synthesiser.spoken == [("", "I am Ann."), ("amy", "Bob."), ("amy", "Hm."), ("amy", "Oh.")]
+
+
+def test_after_the_end_nothing_is_rehearsed(synthesiser: Synthesiser) -> None:
+    wanted = shelf(synthesiser)
+    wanted.close()
+    wanted.rehearse([ANN])
+    assert synthesiser.spoken == []

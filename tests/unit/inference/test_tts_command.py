@@ -214,6 +214,17 @@ def test_say_writes_a_wav_file(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_known_commands_take_a_speed_and_others_where_they_say_so() -> None:
+    for line in ("say", "espeak-ng", "talk {speed}", "talk -r{rate}"):
+        assert SpeechCommand(line).takes_speed, line
+    for line in ("talk", "espeak-ng -v de", "say -o {out} {text}"):
+        assert not SpeechCommand(line).takes_speed, line
+    faster = SpeechCommand("espeak-ng", language="en").at_speed(1.2, "@1.2")
+    assert faster.arguments("", Path()) == espeak_command(speed=1.2)
+    assert (faster.name, faster.language) == ("@1.2", "en")
+    assert SpeechCommand("say").at_speed(0.8, "slow").arguments("", Path("d"))[-2:] == ["-r", "140"]
+
+
 def test_espeak_speed_and_voice() -> None:
     assert espeak_command("de", 0.8) == ["espeak-ng", "--stdout", "--stdin", "-v", "de", "-s", "140"]
 
