@@ -53,14 +53,16 @@ def words_of(server: Server, transcript: Path, user: str) -> tuple[str, str]:
 
 
 def test_the_capital_of_france_is_paris(server: Server, transcript: Path) -> None:
-    async def converse() -> tuple[str, str]:
+    async def converse() -> tuple[str, str, float]:
         async with Caller(user="anna") as caller:
             call, greeting = await greeted(caller, server)
             reply = await answer(call, CAPITAL)
             await call.hangup()
-            return heard(call, greeting), heard(call, reply)
+            assert call.last_voiced_at is not None
+            assert call.ack_at is not None
+            return heard(call, greeting), heard(call, reply), call.last_voiced_at - call.ack_at
 
-    first, told = in_loop(converse())
+    first, told, asked = in_loop(converse())
     assert "good morning" in first
     assert "paris" in told
     said, _ = words_of(server, transcript, "anna")
@@ -69,6 +71,12 @@ def test_the_capital_of_france_is_paris(server: Server, transcript: Path) -> Non
     (record,) = [c for c in server.wait_idle()["recent_calls"] if ":anna@" in c["caller"]]
     (turn,) = record["turns"]
     assert sum(part for name, part in turn.items() if name != "total") == pytest.approx(turn["total"])
+    (call,) = (c for c in server.get("/api/calls?caller=anna")[1]["calls"])
+    _, question, _ = server.get(f"/api/calls/{call['id']}/transcript")[1]["words"]
+    assert [word["text"] for word in question["words"]] == question["text"].split()
+    assert question["words"][-1]["end"] == pytest.approx(asked, abs=0.4)
+    length = len(spoken(CAPITAL)) / 8000
+    assert length - 0.6 < question["words"][-1]["end"] - question["words"][0]["start"] < length + 0.3
 
 
 def test_two_callers_at_once_hear_and_leave_nothing_of_each_other(server: Server, transcript: Path) -> None:
