@@ -252,6 +252,18 @@ class VoiceStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ToneHeard(Event):
+    """A single tone, as answering machines have before they record, has ended in silence."""
+
+    at: float
+    """Arrival of the frame that made it certain."""
+    frequency: float
+    """Hz."""
+    seconds: float
+    """How long it was."""
+
+
+@dataclass(frozen=True, slots=True)
 class VoiceContinues(Event):
     """The caller is still speaking; posted again and again while a voice lasts, for partial transcripts."""
 
@@ -390,6 +402,17 @@ class SpeechChunk(Event):
     last: bool
     seconds: float
     """From the request to this chunk, queueing included."""
+
+
+# --------------------------------------------------------------------------- calls that we place
+
+
+@dataclass(frozen=True, slots=True)
+class MachineAnswered(Event):
+    """A call of ours was answered by a machine, which records now."""
+
+    message: str
+    """What to leave on it."""
 
 
 # --------------------------------------------------------------------------- failures and timers

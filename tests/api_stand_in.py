@@ -38,7 +38,7 @@ class FakeControl:
         self.started: list[tuple[SipClient, str]] = []
         self.live: list[LiveCall] = []
         self.hung_up: list[str] = []
-        self.placed: list[tuple[str, str]] = []
+        self.placed: list[tuple[str, ...]] = []
         self.remembered: dict[str, dict[str, Any]] = {}
         self.changes: list[str] = []
         self.pull: Callable[[Callable[[int, int], None]], None] = lambda on_progress: on_progress(100, 100)
@@ -69,10 +69,10 @@ class FakeControl:
         self.live = [call for call in self.live if call.call_id != call_id]
         return True
 
-    def place_call(self, uri: str, line_id: str) -> str:
+    def place_call(self, uri: str, line_id: str, message: str = "") -> str:
         if line_id not in self.lines:
             raise SipError(f"the line '{line_id}' is not registered: start it first")
-        self.placed.append((uri, line_id))
+        self.placed.append((uri, line_id, message) if message else (uri, line_id))
         return "c77"
 
     def models(self) -> list[ModelInfo]:

@@ -316,8 +316,8 @@ class _Ears:
         self._listener = listener
         self._settings = settings
 
-    def attach(self, call_id: str, call: object, echo: EchoGate) -> None:
-        self._listener.attach(call_id, call, self._settings, echo)  # type: ignore[arg-type]
+    def attach(self, call_id: str, call: object, echo: EchoGate, *, tones: bool = False) -> None:
+        self._listener.attach(call_id, call, self._settings, echo, tones=tones)  # type: ignore[arg-type]
 
     def detach(self, call_id: str) -> None:
         self._listener.detach(call_id)

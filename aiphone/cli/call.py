@@ -19,6 +19,7 @@ from aiphone.errors import ConfigError, NetworkError, SipError
 
 DEFAULT_URL = "http://127.0.0.1:8081"
 POLL_SECONDS = 0.5
+UNSEEN_POLLS = 3
 _TIMEOUT = 10.0
 
 
@@ -32,6 +33,12 @@ def add_arguments(subparsers: Any) -> None:
     parser.add_argument("--url", default=DEFAULT_URL, help=f"where the server's page is [{DEFAULT_URL}]")
     parser.add_argument(
         "--token-file", type=Path, metavar="FILE", help="file with an API token, when a password is set"
+    )
+    parser.add_argument(
+        "--message",
+        default="",
+        metavar="TEXT",
+        help="what an answering machine gets after its beep; a person gets the conversation, once they have spoken",
     )
     parser.add_argument("--no-wait", action="store_true", help="return as soon as the call is on its way")
 
@@ -79,7 +86,10 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"the token file {args.token_file} cannot be read ({error.strerror})") from None
     api = Api(args.url, token)
-    call_id = api.request("POST", "/api/calls", {"uri": args.uri, "line_id": args.line})["call_id"]
+    wanted = {"uri": args.uri, "line_id": args.line}
+    if args.message:
+        wanted["message"] = args.message
+    call_id = api.request("POST", "/api/calls", wanted)["call_id"]
     print(f"{call_id}: calling {args.uri}", flush=True)
     if args.no_wait:
         return 0
@@ -95,8 +105,14 @@ def watch(api: Api, call_id: str) -> int:
     """Say what becomes of a call until it is over; the exit status."""
     number: int | None = None
     shown = ""
+    # The call is accepted before it is there: it comes by way of the SIP thread.
+    unseen = UNSEEN_POLLS
     while True:
         calls = [call for call in api.request("GET", "/api/live")["calls"] if call["call_id"] == call_id]
+        if not calls and number is None and unseen:
+            unseen -= 1
+            time.sleep(POLL_SECONDS)
+            continue
         if not calls:
             break
         number = calls[0]["id"] or number

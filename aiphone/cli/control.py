@@ -140,7 +140,7 @@ class PhoneControl:
         board = self._phone.switchboard
         return board is not None and board.hang_up(call_id)
 
-    def place_call(self, uri: str, line_id: str) -> str:
+    def place_call(self, uri: str, line_id: str, message: str = "") -> str:
         """See ``Control``."""
         if self._phone.sip is None:
             raise SipError("the server is still starting; try again in a moment")
@@ -151,6 +151,9 @@ class PhoneControl:
             uri = callable_uri(uri, self._store.sip_client(line_id))
         call_id = f"o{next(self._outgoing)}"
         self._phone.sip.place_call(call_id, uri, line_id or None)
+        if message.strip() and self._phone.switchboard is not None:
+            # The call's first event comes through the mailbox, on this thread: after this.
+            self._phone.switchboard.leave_message(call_id, message.strip())
         return call_id
 
     # ----------------------------------------------------------------------------------------------- models

@@ -44,6 +44,7 @@ from aiphone.conversation.ports import (
     TurnEndPort,
 )
 from aiphone.conversation.record import CallRecord
+from aiphone.conversation.screening import Answerer, Screening
 from aiphone.conversation.transitions import State
 from aiphone.errors import MediaError, SipError
 from aiphone.speech.echo import EchoGate
@@ -52,6 +53,9 @@ log = logging.getLogger(__name__)
 
 TOP_UP_SECONDS = 0.2
 """How often audio that waits for room in the playout ring is offered again."""
+
+_SCREENING = "screening"
+"""Name of a timer; the conversation has none of that name."""
 
 _PORT = re.compile(r"(?<=[^:]):\d+$")
 
@@ -85,9 +89,10 @@ class Call:
         feed: Callable[[ev.Event], None],
         close_sockets: Callable[[ev.RtpSockets], None],
         watch: Watcher,
+        message: str = "",
     ) -> None:
         """``feed`` brings a timer's event back in; ``close_sockets`` takes sockets that the engine did not;
-        ``watch`` is told what happens."""
+        ``watch`` is told what happens; ``message`` is for an answering machine, if one answers."""
         self.record = record
         self.conversation = conversation
         self._stages = stages
@@ -104,6 +109,10 @@ class Call:
         self._keys_by_rtp = False
         """Whether telephone-event was negotiated."""
         self._transfer_to = ""
+        self._message = message
+        self._left_message = False
+        self._screening: Screening | None = None
+        """While it is not known whether a machine has answered."""
         self._memory_key = f"{record.line_id}:{_PORT.sub('', record.caller)}"
 
     # ------------------------------------------------------------------------------------------------ events
@@ -125,6 +134,11 @@ class Call:
                 log.info("%s: goes on with %s", self.record.call_id, event.remote)
                 self.record.caller = event.remote or self.record.caller
                 self._watch(CallerChanged(self.record))
+            case ev.VoiceStarted() | ev.VoiceStopped() | ev.ToneHeard() if self._screening is not None:
+                self._screened(self._screening.heard(event))
+            case ev.TimerFired(name=name) if name == _SCREENING:
+                if self._screening is not None:
+                    self._screened(self._screening.expired(self._stages.clock.now()))
             case ev.CallProgress():
                 log.info("%s: %d %s", self.record.call_id, event.code, event.reason)
             case _:
@@ -146,7 +160,7 @@ class Call:
             self._stages.sip.hangup(self.record.call_id, 500, "media not available")
             return
         self._feeder = PlayoutFeeder(self._media, self._echo)
-        self._stages.listener.attach(self.record.call_id, self._media, self._echo)
+        self._stages.listener.attach(self.record.call_id, self._media, self._echo, tones=bool(self._message))
         self._begin()
 
     def _begin(self) -> None:
@@ -158,11 +172,34 @@ class Call:
         persona = self.conversation.persona
         prompt = persona.initial_prompt()
         self._stages.recogniser.begin(self.record.call_id, language=persona.language, prompt=prompt)
-        self._step(self._confirmed)
+        if self._message:
+            self._screening = Screening(self._confirmed.at)
+            self._screened(None)
+        else:
+            self._step(self._confirmed)
         limit = self.conversation.persona.max_call_seconds
         if limit > 0:
             over = partial(self._feed, ev.TimeUp(self.record.call_id))
             self._time_up = self._stages.timers.call_at(self._confirmed.at + limit, over)
+
+    def _screened(self, answerer: Answerer | None) -> None:
+        """Go on listening to who has answered, or with whom it is."""
+        screening, self._screening = self._screening, None
+        self._cancel_timer(_SCREENING)
+        match answerer:
+            case Answerer.PERSON if self._confirmed is not None:
+                log.info("%s: a person has answered", self.record.call_id)
+                self._step(self._confirmed)
+            case Answerer.MACHINE:
+                log.info("%s: an answering machine has answered", self.record.call_id)
+                self._left_message = True
+                # What the record says when it hangs up before we have said all.
+                self.record.end_reason = "answering machine: it hung up during the message"
+                self._step(ev.MachineAnswered(self.record.call_id, self._message))
+            case _ if screening is not None:
+                self._screening = screening
+                event = ev.TimerFired(self.record.call_id, _SCREENING, 0)
+                self._timers[_SCREENING] = self._stages.timers.call_at(screening.due, partial(self._feed, event))
 
     def _step(self, event: ev.Event) -> None:
         now = self._stages.clock.now()
@@ -227,6 +264,8 @@ class Call:
             case cmd.CancelTimer(name):
                 self._cancel_timer(name)
             case cmd.HangUp(reason):
+                if self._left_message:
+                    self.record.end_reason = reason
                 self.record.end_reason = self.record.end_reason or reason
                 stages.sip.hangup(call_id, reason=reason)
             case cmd.Transfer(name, uri):

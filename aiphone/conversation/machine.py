@@ -45,6 +45,9 @@ from aiphone.speech.barge_in import Meaning, is_echo, meaning
 
 log = logging.getLogger(__name__)
 
+MESSAGE_LEFT = "answering machine: message left"
+"""What the record says of a call to one."""
+
 _ECHO_LATE = 0.8
 """Seconds after our last sound in which it may still come back."""
 
@@ -113,6 +116,12 @@ class Conversation(Actor):
     def _greet(self, _: ev.CallConfirmed) -> None:
         again = self.persona.greeting_again if self.history else ""
         self._say_if_any(self.persona.fill(again or self.persona.greeting))
+
+    def _leave_message(self, event: ev.MachineAnswered) -> None:
+        self._leaving = MESSAGE_LEFT
+        self._say(event.message, State.CLOSING)
+        # Goodbyes are short, messages need not be: ten characters a second is slow speech.
+        self._set_timer("stuck", self._now + self.persona.think_limit + len(event.message) / 10)
 
     # ----------------------------------------------------------------------------------- the caller speaks
 
@@ -447,6 +456,8 @@ class Conversation(Actor):
                 self._turn = Turn(began=self._end_overlap())
                 self._go(State.HEARING)
             case State.CLOSING:
+                if self._leaving == MESSAGE_LEFT and not reply.audible:
+                    self._leaving = "answering machine: the message could not be spoken"
                 self._out.append(cmd.HangUp(self._leaving))
                 self._go(State.ENDED)
             case _ if action is not None:

@@ -76,8 +76,8 @@ class MediaEnginePort(Protocol):
 class ListenerPort(Protocol):
     """Voice activity detection."""
 
-    def attach(self, call_id: str, call: Any, echo: EchoGate) -> None:
-        """Listen to a call; ``echo`` knows what it may hear of us."""
+    def attach(self, call_id: str, call: Any, echo: EchoGate, *, tones: bool = False) -> None:
+        """Listen to a call, with ``tones`` for beeps too; ``echo`` knows what it may hear of us."""
         ...
 
     def detach(self, call_id: str) -> None:

@@ -52,6 +52,8 @@ class Switchboard:
         self._watch = watch
         self._calls: dict[str, Call] = {}
         self._closing = False
+        self._messages: dict[str, str] = {}
+        """For answering machines, by the ``call_id`` of calls that are about to be placed."""
         self.lines: dict[str, ev.LineChanged] = {}
         """Last known state of every line."""
         self.recent: deque[CallRecord] = deque(maxlen=RECENT_CALLS)
@@ -80,6 +82,13 @@ class Switchboard:
             return False
         self._stages.sip.hangup(call_id, reason="hung up by the owner")
         return True
+
+    def leave_message(self, call_id: str, message: str) -> None:
+        """If a machine answers the call that is about to be placed, leave ``message`` after its beep.
+
+        Nothing is said in such a call until it is known who has answered; a person gets the conversation.
+        """
+        self._messages[call_id] = message
 
     def dispatch(self, event: ev.Event | ev.LineChanged) -> None:
         """Take one event."""
@@ -118,6 +127,7 @@ class Switchboard:
     def _place(self, event: ev.OutgoingCall) -> None:
         if self._closing or len(self._calls) >= self._max_calls:
             log.warning("gave up a call to %s: %d calls are going on", event.called, len(self._calls))
+            self._messages.pop(event.call_id, None)
             self._stages.sip.hangup(event.call_id, reason="Busy")
             return
         self._open(CallRecord(event.call_id, event.line_id, event.called, "", event.called, "", event.at))
@@ -134,6 +144,7 @@ class Switchboard:
             feed=self._route,
             close_sockets=self._close_sockets,
             watch=self._watch,
+            message=self._messages.pop(call_id, ""),
         )
         if self._stages.memory is not None and persona.remember:
             call.conversation.history[:] = self._stages.memory.recall(call_id, call.memory_key)

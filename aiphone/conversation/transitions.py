@@ -18,7 +18,7 @@ class State(enum.Enum):
     """Who has the floor."""
 
     WAITING = "waiting"
-    """Answered; the other side has not confirmed yet."""
+    """Answered; the other side has not confirmed yet, or it is not known yet whether it is a machine."""
     LISTENING = "listening"
     """Nobody speaks."""
     HEARING = "hearing"
@@ -59,6 +59,7 @@ def _rows() -> Iterator[Transition]:
     # Where an answer leads that was heard to its end: what it announced is done then.
     done = (S.LISTENING, S.TRANSFERRING, S.HOLDING, S.ENDED)
     yield t(S.WAITING, ev.CallConfirmed, "greet", (S.THINKING, S.LISTENING))
+    yield t(S.WAITING, ev.MachineAnswered, "leave_message", (S.CLOSING,))
 
     yield t(S.LISTENING, ev.VoiceStarted, "hear", (S.HEARING,))
     yield t(S.HEARING, ev.VoiceContinues, "transcribe_so_far", (S.HEARING,))

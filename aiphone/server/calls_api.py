@@ -66,7 +66,7 @@ async def place_call(api: Api, request: Request) -> Answer:
     except NotFoundError as error:
         problem = Problem("line_id", f"is '{line_id}', which there is not", "the client_id of a SIP client")
         raise ApiError(409, str(error), fields=[problem]) from None
-    call_id = api.control.place_call(request.body["uri"], line_id)
+    call_id = api.control.place_call(request.body["uri"], line_id, request.body["message"])
     await api.audit(request, "place", f"call {call_id}", request.body["uri"])
     return Answer({"call_id": call_id}, 202)
 

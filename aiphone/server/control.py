@@ -104,8 +104,11 @@ class Control(Protocol):
         """End a call by its live ``call_id``; False when there is none (any more)."""
         ...
 
-    def place_call(self, uri: str, line_id: str) -> str:
-        """Call ``uri``, or a number at the line's server, from a line; its live ``call_id``. Raises ``SipError``."""
+    def place_call(self, uri: str, line_id: str, message: str = "") -> str:
+        """Call ``uri``, or a number at the line's server, from a line; its live ``call_id``. Raises ``SipError``.
+
+        An answering machine gets ``message`` after its beep, when there is one; a person gets the conversation.
+        """
         ...
 
     def models(self) -> list[ModelInfo]:

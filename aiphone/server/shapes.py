@@ -439,6 +439,14 @@ PLACE_CALL = Schema(
             pattern=NAME,
             expected="the client_id of a SIP client",
         ),
+        Field(
+            "message",
+            "string",
+            "What an answering machine gets after its beep. A person gets the conversation, once they have spoken.",
+            "",
+            high=2000,
+            pattern=TEXT,
+        ),
     ),
 )
 PLACED = Schema("PlacedCall", "A call on its way.", (Field("call_id", "string", "Its name while it lives."),))

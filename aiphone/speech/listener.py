@@ -26,6 +26,7 @@ from aiphone.events import (
     Event,
     Pcm,
     Stage,
+    ToneHeard,
     VoiceContinues,
     VoiceFaded,
     VoiceStarted,
@@ -34,6 +35,7 @@ from aiphone.events import (
 )
 from aiphone.priority import show_name
 from aiphone.speech.echo import EchoGate
+from aiphone.speech.tones import ToneDetector
 from aiphone.speech.voice_detector import (
     WINDOW_SAMPLES,
     DetectorSettings,
@@ -113,13 +115,21 @@ class _Line:
     """One call: its audio, its detector and the network's memory of it. Listener thread only."""
 
     def __init__(
-        self, call_id: str, call: MediaCall, state: Any, settings: DetectorSettings | None, echo: EchoGate | None
+        self,
+        call_id: str,
+        call: MediaCall,
+        state: Any,
+        settings: DetectorSettings | None,
+        echo: EchoGate | None,
+        tones: ToneDetector | None,
     ) -> None:
         self.call_id = call_id
         self.call = call
         self.state = state
         self.detector = VoiceDetector(settings)
         self.echo = echo
+        self.tones = tones
+        self.heard_tones: list[ToneHeard] = []
         self.failed = False
         self.arrival = 0.0  # of the newest frame
         self.reported = 0  # end of the audio in the last VoiceContinues
@@ -141,6 +151,11 @@ class _Line:
         heard = zip(levels.tolist(), frames.arrival.tolist(), frames.flags.tolist(), masks, strict=True)
         for level, arrival, flag, masked in heard:
             self.detector.add_frame(level, arrival, flag == 0, masked=masked)
+        if self.tones is not None:
+            for frame, at in zip(pcm, frames.arrival.tolist(), strict=True):
+                tone = self.tones.add(frame)
+                if tone is not None:
+                    self.heard_tones.append(ToneHeard(self.call_id, at, tone.frequency, tone.seconds))
         self.arrival = float(frames.arrival[-1])
         block = pcm.reshape(-1).copy()
         self._blocks.append(block)
@@ -174,7 +189,8 @@ class Listener:
     """Voice activity of all calls, in a thread of its own.
 
     Posts ``VoiceStarted``, ``VoiceContinues`` about every 0.6 s of a voice, ``VoiceFaded`` where it may have paused,
-    and ``VoiceStopped``. When the network fails, every attached call gets one ``WorkFailed`` and the thread goes on.
+    and ``VoiceStopped``; ``ToneHeard`` for calls that ask for it. When the network fails, every attached call gets one
+    ``WorkFailed`` and the thread goes on.
     """
 
     def __init__(self, engine: MediaEngine, vad: Vad, post: Callable[[Event], None]) -> None:
@@ -201,10 +217,19 @@ class Listener:
             self._thread.join()
 
     def attach(
-        self, call_id: str, call: MediaCall, settings: DetectorSettings | None = None, echo: EchoGate | None = None
+        self,
+        call_id: str,
+        call: MediaCall,
+        settings: DetectorSettings | None = None,
+        echo: EchoGate | None = None,
+        *,
+        tones: bool = False,
     ) -> None:
-        """Listen to a call from now on; ``echo`` knows what may come back of what we play. Main thread only."""
-        line = _Line(call_id, call, self._vad.new_state(), settings, echo)
+        """Listen to a call from now on; ``echo`` knows what may come back of what we play.
+
+        With ``tones`` for the beeps of answering machines too. Main thread only.
+        """
+        line = _Line(call_id, call, self._vad.new_state(), settings, echo, ToneDetector() if tones else None)
         with self._lock:
             self._lines[call_id] = line
             self._work.set()
@@ -252,6 +277,9 @@ class Listener:
                 except AiphoneError as error:
                     _log.warning("call %s cannot be listened to any more: %s", line.call_id, error)
                     del self._lines[line.call_id]
+                tones, line.heard_tones = line.heard_tones, []
+                for tone in tones:
+                    self._post(tone)
         ready = [line for line in lines if line.has_window()]
         while ready:
             self._windows(ready)

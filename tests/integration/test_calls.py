@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from callers import GREETING, answer, greeted, heard
-from server_process import CAPITAL, Server, in_loop, spoken
+from server_process import CAPITAL, Server, in_loop, run_command, spoken, transcribed
 
 from aiphone.caller import Caller, OutgoingCall, RtpOptions, Scenario
+from aiphone.caller.rtp import RATE
+from aiphone.events import Pcm
 from aiphone.inference.stt_states import KEPT
 
 pytestmark = pytest.mark.integration
@@ -99,6 +103,56 @@ def test_two_callers_at_once_hear_and_leave_nothing_of_each_other(server: Server
         for words in words_of(server, transcript, user):
             assert own in words
             assert other not in words
+
+
+# ------------------------------------------------------------------ calls out
+
+
+MACHINE = "You have reached the Millers. Please speak after the tone."
+MESSAGE = "Your order is ready."
+
+
+@pytest.mark.behaviour(
+    "Calls of ours that a machine or a person answers: a message after the beep, or a conversation", ""
+)
+def test_a_machine_gets_the_message_after_its_beep_and_a_person_the_conversation(server: Server) -> None:
+    beep = np.asarray(8000 * np.sin(2 * np.pi * 1000 / RATE * np.arange(RATE // 3)), np.int16)
+
+    def call_out(uri: str) -> subprocess.CompletedProcess[str]:
+        return run_command("call", uri, "--message", MESSAGE, "--url", f"http://127.0.0.1:{server.http_port}")
+
+    async def answered_by(user: str, says: Pcm) -> tuple[str, float, str]:
+        """What the other side heard, how long after its last sound, and what the command said."""
+        async with Caller(user=user) as phone:
+            command = asyncio.create_task(asyncio.to_thread(call_out, phone.uri))
+            theirs = await phone.incoming()
+            theirs.ring()
+            theirs.answer()
+            await theirs.wait_acknowledged()
+            ended = (await theirs.play_through(says)).ended_at
+            assert ended is not None
+            reply = await theirs.wait_reply(after=theirs.ack_at, timeout=20)
+            if user == "human":
+                await theirs.hangup()
+            else:
+                assert await theirs.wait_ended() == "remote"
+            said = theirs.recording().between(reply.first_voiced_at - 0.3, reply.ended_at)
+            done = await command
+            assert done.returncode == 0, done.stderr
+            return transcribed(said), reply.first_voiced_at - ended, done.stdout
+
+    async def both() -> list[tuple[str, float, str]]:
+        machine, human = np.concatenate((spoken(MACHINE), beep)), spoken("Miller?")
+        return await asyncio.gather(answered_by("machine", machine), answered_by("human", human))
+
+    (left, late, told), (greeting, patience, _) = in_loop(both())
+    assert "order is ready" in left
+    assert late > 0
+    assert "answering machine: message left, after" in told
+    assert "good morning" in greeting
+    assert patience > 0
+    (record,) = [c for c in server.wait_idle()["recent_calls"] if ":machine@" in c["caller"]]
+    assert record["end_reason"] == "answering machine: message left"
 
 
 # ------------------------------------------------------------------ talking over it, hanging up

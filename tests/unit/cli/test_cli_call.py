@@ -82,6 +82,13 @@ def test_a_call_is_watched_to_its_end(server: Server, capsys: pytest.CaptureFixt
     ]  # fmt: skip
 
 
+def test_the_call_may_take_a_moment_to_appear(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.live = [None, {"answered": 1.0}, None]
+    assert run(server, "--message", "Call back.") == 0
+    assert server.asked[0][2] == {"uri": "sip:1002@192.0.2.1", "line_id": "direct", "message": "Call back."}
+    assert capsys.readouterr().out.splitlines()[1:] == ["o1: answered", "o1: the call ended normally, after 12 s"]
+
+
 def test_a_call_that_is_not_answered(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.live, server.answered = [{"answered": None}, None], None
     assert run(server) == 6

@@ -74,6 +74,9 @@ class TestCalls(ApiCase):
         self.json("POST", "/api/sip-clients/out/start")
         response = self.call("POST", "/api/calls", {"uri": "sip:1002@pbx.example.org", "line_id": "out"})
         assert (response.code, json.loads(response.body)) == (202, {"call_id": "c77"})
+        assert self.control.placed == [("sip:1002@pbx.example.org", "out")]
+        self.json("POST", "/api/calls", {"uri": "1002", "line_id": "out", "message": "Call back."})
+        assert self.control.placed[1] == ("1002", "out", "Call back.")
         error = self.error(self.call("POST", "/api/calls", {"uri": "1002", "line_id": "none"}), 409)
         assert error["fields"][0]["field"] == "line_id"
         self.error(self.call("POST", "/api/calls", {"uri": "sip:a@b>;x=<sip:c", "line_id": "out"}), 422)
