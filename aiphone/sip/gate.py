@@ -29,6 +29,7 @@ from aiphone.sip.admission import Admission
 from aiphone.sip.message import header
 from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import Allowance
+from aiphone.sip.pjmodule import Links, Module, RxCallback, Str
 
 log = logging.getLogger(__name__)
 
@@ -51,40 +52,6 @@ _H_ALLOW = 4
 """``PJSIP_H_ALLOW``."""
 
 _INVITE = b"Request msg INVITE/"
-_RxCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
-
-
-class _Str(ctypes.Structure):
-    """``pj_str_t``."""
-
-    _fields_ = (("ptr", ctypes.c_char_p), ("slen", ctypes.c_ssize_t))
-
-
-class _Module(ctypes.Structure):
-    """``pjsip_module``."""
-
-    _fields_ = (
-        ("prev", ctypes.c_void_p),
-        ("next", ctypes.c_void_p),
-        ("name", _Str),
-        ("id", ctypes.c_int),
-        ("priority", ctypes.c_int),
-        ("load", ctypes.c_void_p),
-        ("start", ctypes.c_void_p),
-        ("stop", ctypes.c_void_p),
-        ("unload", ctypes.c_void_p),
-        ("on_rx_request", _RxCallback),
-        ("on_rx_response", ctypes.c_void_p),
-        ("on_tx_request", ctypes.c_void_p),
-        ("on_tx_response", ctypes.c_void_p),
-        ("on_tsx_state", ctypes.c_void_p),
-    )
-
-
-class _Links(ctypes.Structure):
-    """What every element of a pjsip list begins with; padded to be the head of a list of headers."""
-
-    _fields_ = (("prev", ctypes.c_void_p), ("next", ctypes.c_void_p), ("rest", ctypes.c_char * 112))
 
 
 class Gate:
@@ -95,12 +62,12 @@ class Gate:
         self._allowance = Allowance(clock, _UNWANTED_PER_SECOND)
         self._received = pj.SipRxData()
         self._function = library.function
-        self._modules = (_Module(), _Module())
+        self._modules = (Module(), Module())
         self._names = [ctypes.create_string_buffer(name) for name in (b"mod-aiphone-gate", b"mod-aiphone-last")]
-        self._callbacks = (_RxCallback(self._on_request), _RxCallback(self._on_unwanted))
+        self._callbacks = (RxCallback(self._on_request), RxCallback(self._on_unwanted))
         self._endpoint: int | None = None
         self._pool: int | None = None
-        self._heads: dict[int, _Links] = {}
+        self._heads: dict[int, Links] = {}
 
     def install(self) -> bool:
         """Stand in the way of new calls; False when this build does not let us."""
@@ -132,7 +99,7 @@ class Gate:
         self._pool = self._function("pjsip_endpt_create_pool")(endpoint, b"aiphone-gate", 1024, 1024)
         places = (_BEFORE_PJSUA, _BEHIND_PJSUA)
         for module, label, callback, place in zip(self._modules, self._names, self._callbacks, places, strict=True):
-            module.name = _Str(ctypes.cast(label, ctypes.c_char_p), len(label.value))
+            module.name = Str(ctypes.cast(label, ctypes.c_char_p), len(label.value))
             module.id = -1
             module.priority = place
             module.on_rx_request = callback
@@ -209,9 +176,9 @@ class Gate:
         return ctypes.addressof(head)
 
 
-def _list_of(address: int) -> _Links:
+def _list_of(address: int) -> Links:
     """The head of a list with one header."""
-    head, links = _Links(), _Links.from_address(address)
+    head, links = Links(), Links.from_address(address)
     links.prev = links.next = ctypes.addressof(head)
     head.prev = head.next = address
     return head

@@ -25,6 +25,7 @@ from aiphone.sip.calls import CallDesk
 from aiphone.sip.director import guarded
 from aiphone.sip.gate import Gate
 from aiphone.sip.lines import LineDesk, PjAccount
+from aiphone.sip.mender import Mender
 from aiphone.sip.message import Request, read_request
 from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import LogFilter, pj_level
@@ -90,6 +91,7 @@ class Stack:
         self._next_sweep = 0.0
         self._turn_bridge = False
         self._gate: Gate | None = None
+        self._mender: Mender | None = None
         self._reserved = 0
         self.port = 0
         self.version = ""
@@ -184,6 +186,8 @@ class Stack:
         self.lines.open_direct(host, self.port)
         self._gate = Gate(pj, self._library, self.calls.at_the_door, self._clock)
         self._reserved = 0 if self._gate.install() else RESERVED
+        self._mender = Mender(pj, self._library)
+        self._mender.install()
         self.calls.reserved = self._reserved
         self.calls.max_calls = usable_calls(self.call_limit, self._settings.max_calls, self._reserved)
 
@@ -271,6 +275,8 @@ class Stack:
         endpoint.stack = None
         if self._gate is not None:
             self._gate.remove()
+        if self._mender is not None:
+            self._mender.remove()
         if hasattr(self, "calls"):
             self.calls.finish_all(503, "Shutting Down")
             self.calls.deferred.clear()
@@ -279,7 +285,7 @@ class Stack:
             del self.calls, self.lines, self._transports
         with contextlib.suppress(pj.Error):
             endpoint.libDestroy(pj.PJSUA_DESTROY_NO_NETWORK)
-        self._gate = None
+        self._gate = self._mender = None
 
 
 def _choose_codecs(endpoint: PjEndpoint) -> None:

@@ -252,3 +252,39 @@ def test_a_call_of_ours_to_another_machine() -> None:
         finally:
             agent.stop()
             close_all()
+
+
+@pytest.mark.behaviour(
+    "Our BYE reaches a caller behind NAT who knows nothing of it", "RFC 3261 section 12.2.1.1, RFC 3581"
+)
+def test_our_bye_reaches_a_caller_behind_nat() -> None:
+    with Machine() as ours, Machine() as router, Machine() as phone:
+        ours.plug(router, f"{OURS}/24", f"{PBX}/24")
+        router.plug(phone, "192.168.80.1/24", "192.168.80.2/24")
+        router.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        phone.run("ip", "route", "add", "default", "via", "192.168.80.1")
+        router.run(
+            _program("iptables"), "-t", "nat", "-A", "POSTROUTING", "-s", "192.168.80.2/32", "-j", "MASQUERADE",
+            "--random-fully",
+        )  # fmt: skip
+        with ours.inside():
+            agent = Agent(settings={"host": "0.0.0.0", "direct_networks": [f"{PBX}/32"]})
+
+        async def scenario() -> None:
+            async with Caller("192.168.80.2") as caller:
+                calling = asyncio.create_task(caller.call(f"sip:ai@{OURS}:{agent.port}"))
+                call_id = (await asyncio.to_thread(agent.wait, "IncomingCall"))["call_id"]
+                call = await calling
+                await asyncio.to_thread(agent.wait, "CallConfirmed")
+                # The same from behind it within the call: a re-INVITE has the private address again.
+                assert (await call.reinvite()).status == 200
+                agent.do("hangup", call_id=call_id)
+                assert await call.wait_ended(5) == "remote"
+                await asyncio.to_thread(agent.wait, "CallEnded")
+
+        try:
+            with phone.inside():
+                in_loop(scenario())
+        finally:
+            agent.stop()
+            close_all()
