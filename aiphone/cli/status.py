@@ -8,6 +8,7 @@ from typing import Any
 from aiphone import __version__
 from aiphone.cli.assembly import Phone, lines_of
 from aiphone.config import Settings
+from aiphone.sip.addresses import host_port
 
 
 class StatusReport:
@@ -98,5 +99,5 @@ def sip_uri(phone: Phone) -> str:
     if phone.sip is None or phone.settings.direct_from == "none":
         return ""
     sip = phone.sip.status()
-    host = phone.settings.public_address or ("127.0.0.1" if sip.host == "0.0.0.0" else sip.host)
-    return f"sip:ai@{host}:{sip.port}"
+    host = phone.settings.public_address or {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(sip.host, sip.host)
+    return f"sip:ai@{host_port(host, sip.port)}"

@@ -32,15 +32,14 @@ class RtpPortPool:
             raise NetworkError(f"The RTP port range {first}-{last} holds no even/odd pair; give a wider one.")
         self._start = start
         try:
-            info = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+            socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
         except socket.gaierror:
             raise NetworkError(f"{host!r} is not a numeric IP address; give one of this machine's.") from None
-        self._family = info[0][0]
         self._lock = threading.Lock()
         self._next = random.randrange(self._pairs)
 
     def open(self, host: str = "") -> RtpSockets:
-        """A pair bound to ``host``, a numeric address of the pool's family (empty: the pool's own). Any thread.
+        """A pair bound to ``host``, a numeric address (empty: the pool's own). Any thread.
 
         NetworkError when every pair is in use, or the address is not ours.
         """
@@ -65,7 +64,7 @@ class RtpPortPool:
             return RtpSockets(rtp.detach(), rtcp.detach(), port)
 
     def _socket(self, host: str, port: int) -> socket.socket:
-        sock = socket.socket(self._family, socket.SOCK_DGRAM)
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)

@@ -29,6 +29,20 @@ def parse_address(text: str) -> Address | None:
     return address
 
 
+EVERYWHERE = ("0.0.0.0", "::")
+"""Every address of this machine, in either family."""
+
+
+def in_uri(host: str) -> str:
+    """A host as it stands in a URI: IPv6 addresses have brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def host_port(host: str, port: int) -> str:
+    """``"1.2.3.4:5060"`` or ``"[::1]:5060"``."""
+    return f"{in_uri(host)}:{port}"
+
+
 def split_host_port(text: str) -> tuple[str, int]:
     """``"1.2.3.4:5060"`` or ``"[::1]:5060"`` in parts; port 0 where there is none."""
     if text.startswith("["):
@@ -104,13 +118,11 @@ _ANYWHERE = IPv4Address("192.0.2.1")
 
 
 def address_of_ours(remote: str) -> str:
-    """Our IPv4 address on the way to ``remote``; for a name, which is not looked up here, on the default route.
+    """Our address on the way to ``remote``; for a name, which is not looked up here, on the IPv4 default route.
 
     Raises ``NetworkError`` where there is no way.
     """
     address = parse_address(remote)
-    if address is not None and address.version == 6:
-        raise NetworkError(f"{remote} is an IPv6 address; SIP goes over IPv4 only here, give an IPv4 address")
     try:
         return _on_the_way_to(address or _ANYWHERE)
     except OSError as error:

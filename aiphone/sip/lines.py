@@ -21,6 +21,7 @@ from aiphone.events import LineChanged, LineState
 from aiphone.sip.addresses import (
     address_of_ours,
     advertised_address,
+    host_port,
     is_this_machine,
     parse_address,
     split_host_port,
@@ -104,9 +105,9 @@ class LineDesk:
         self._port = port
         contacts = [""]
         if self.settings.public_address:
-            contacts.append(f"<sip:{self.settings.direct_user}@{self.settings.public_address}:{port}>")
+            contacts.append(f"<sip:{self.settings.direct_user}@{host_port(self.settings.public_address, port)}>")
         for contact in contacts:
-            self._direct.append(self._open_direct(f"{host}:{port}", contact))
+            self._direct.append(self._open_direct(host_port(host, port), contact))
 
     def _open_direct(self, where: str, contact: str = "", transport: int = ANY) -> PjAccount:
         identity = f"<sip:{self.settings.direct_user}@{where}>"
@@ -137,8 +138,9 @@ class LineDesk:
         if transport not in self._direct_over:
             host = address_of_ours(remote)
             told = advertised_address(self.settings.public_address, remote, host)
-            contact = f"<sip:{self.settings.direct_user}@{told}:{self._port}>" if told != host else ""
-            self._direct_over[transport] = self._open_direct(f"{told}:{self._port}", contact, transport)
+            where = host_port(told, self._port)
+            contact = f"<sip:{self.settings.direct_user}@{where}>" if told != host else ""
+            self._direct_over[transport] = self._open_direct(where, contact, transport)
         return self._direct_over[transport]
 
     def calling_account(self, line_id: str) -> PjAccount | None:

@@ -119,7 +119,7 @@ class SipSettings:
     """How the SIP side listens and whom it lets in."""
 
     host: str = "0.0.0.0"
-    """Local IPv4 address for UDP and TCP; ``0.0.0.0`` is all of them."""
+    """Local address for UDP and TCP, IPv4 or IPv6; ``0.0.0.0`` is all of IPv4, ``::`` all of IPv6."""
     reach_out: bool = False
     """``host`` is loopback, and enough until something on another machine is needed: a line's server, or somebody
     we call. Then our address on the way there is listened on as well, at the same port."""

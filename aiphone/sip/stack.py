@@ -182,7 +182,7 @@ class Stack:
             way=self._transports.towards,
             end_calls=self.calls.end_line,
         )
-        host = self._settings.host if self._settings.host != "0.0.0.0" else "127.0.0.1"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
         self.lines.open_direct(host, self.port)
         self._gate = Gate(pj, self._library, self.calls.at_the_door, self._clock)
         self._reserved = 0 if self._gate.install() else RESERVED

@@ -21,7 +21,7 @@ from typing import Any
 import pjsua2 as pj
 
 from aiphone.errors import NetworkError, SipError
-from aiphone.sip.addresses import address_of_ours, is_loopback, split_host_port
+from aiphone.sip.addresses import EVERYWHERE, address_of_ours, host_port, is_loopback
 from aiphone.sip.settings import SipSettings
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Transports:
         attempts = 5 if self._settings.port == 0 else 1
         for attempt in range(attempts):
             udp = self._create(host, pj.PJSIP_TRANSPORT_UDP, self._settings.port)
-            self.port = split_host_port(str(self._endpoint.transportGetInfo(udp).localName))[1]
+            self.port = self._bound(udp)[1]
             try:
                 self._create(host, pj.PJSIP_TRANSPORT_TCP, self.port)
             except NetworkError:
@@ -107,7 +107,7 @@ class Transports:
                 self._create(host, kind, self._settings.tls.port)
             return self._open[host, kind]
         if (host, kind) not in self._open:
-            log.info("listening on %s:%d as well, for lines whose server is on another machine", host, self.port)
+            log.info("listening on %s as well, for lines whose server is elsewhere", host_port(host, self.port))
         for one in (pj.PJSIP_TRANSPORT_UDP, pj.PJSIP_TRANSPORT_TCP):
             if (host, one) not in self._open:
                 self._create(host, one, self.port)
@@ -116,18 +116,24 @@ class Transports:
     def _create(self, host: str, kind: int, port: int) -> int:
         config = pj.TransportConfig()
         config.port = port
-        if host not in ("", "0.0.0.0"):
+        if host not in ("", *EVERYWHERE):
             config.boundAddress = host
         if kind == pj.PJSIP_TRANSPORT_TLS:
             self._secure(config)
         try:
-            number = int(self._endpoint.transportCreate(kind, config))
+            family = pj.PJSIP_TRANSPORT_IPV6 if ":" in host else 0
+            number = int(self._endpoint.transportCreate(kind | family, config))
         except pj.Error as error:
             raise _network_error(error.status, str(error.reason), _NAMES[kind], host, port) from None
         self._open[host, kind] = number
         if kind != pj.PJSIP_TRANSPORT_UDP:
-            _deepen(*split_host_port(str(self._endpoint.transportGetInfo(number).localName)))
+            _deepen(*self._bound(number))
         return number
+
+    def _bound(self, number: int) -> tuple[str, int]:
+        """Address and port of a transport; pjsua2 writes IPv6 without brackets here."""
+        host, _, port = str(self._endpoint.transportGetInfo(number).localName).rpartition(":")
+        return host.strip("[]"), int(port)
 
     def _secure(self, config: Any) -> None:
         tls = self._settings.tls
@@ -151,7 +157,10 @@ def _deepen(host: str, port: int) -> None:
                 if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     continue
                 # On every address the socket has none of its own, and pjsip tells one.
-                if one.family == socket.AF_INET and one.getsockname() in ((host, port), ("0.0.0.0", port)):
+                if one.family not in (socket.AF_INET, socket.AF_INET6):
+                    continue
+                bound, at = one.getsockname()[:2]
+                if at == port and bound in (host, *EVERYWHERE):
                     one.listen(_WAITING)
 
 

@@ -28,10 +28,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Ports:
-    """RTP sockets on loopback, counted."""
+    """RTP sockets, on loopback where nothing else is said; counted."""
 
-    def __init__(self, limit):
+    def __init__(self, limit, host):
         self.open_now = 0
+        self.host = host
         self.limit = limit
         self.lock = threading.Lock()
 
@@ -43,10 +44,12 @@ class Ports:
             if self.open_now >= self.limit:
                 raise NetworkError("no RTP port left; widen --rtp-ports")
             self.open_now += 1
-        rtp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        rtcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        rtp.bind((host or "127.0.0.1", 0))
-        rtcp.bind((host or "127.0.0.1", 0))
+        host = host or self.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        rtp = socket.socket(family, socket.SOCK_DGRAM)
+        rtcp = socket.socket(family, socket.SOCK_DGRAM)
+        rtp.bind((host, 0))
+        rtcp.bind((host, 0))
         port = rtp.getsockname()[1]
         return RtpSockets(rtp.detach(), rtcp.detach(), port)
 
@@ -98,7 +101,8 @@ def child():
     options = json.loads(sys.argv[1])
     logging.basicConfig(level=options.get("log", "WARNING"), stream=sys.stderr, format="%(name)s %(message)s")
     answers = options.get("answer", True)
-    ports = Ports(options.get("ports", 10_000))
+    own = options.get("settings", {}).get("host", "127.0.0.1")
+    ports = Ports(options.get("ports", 10_000), own if ":" in own else "127.0.0.1")
     held, lock, out = {}, threading.Lock(), sys.stdout
 
     def say(value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiphone.errors import NetworkError
-from aiphone.sip.addresses import address_of_ours, is_loopback
+from aiphone.sip.addresses import address_of_ours, host_port, is_loopback, split_host_port
 from aiphone.sip.settings import LineConfig
 
 
@@ -31,9 +31,10 @@ def test_our_address_towards_ourselves() -> None:
     assert address_of_ours("127.0.0.1") == "127.0.0.1"
 
 
-def test_an_ipv6_server_is_refused_in_words() -> None:
-    with pytest.raises(NetworkError, match="2001:db8::1 is an IPv6 address"):
-        address_of_ours("2001:db8::1")
+def test_an_ipv6_address_has_brackets_in_a_uri() -> None:
+    assert host_port("::1", 5060) == "[::1]:5060"
+    assert host_port("192.0.2.1", 5060) == "192.0.2.1:5060"
+    assert split_host_port(host_port("2001:db8::1", 5061)) == ("2001:db8::1", 5061)
 
 
 def test_no_way_is_an_error_that_names_the_peer() -> None:
