@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from aiphone.errors import NetworkError, SipError
 
@@ -82,6 +82,18 @@ def callable_host(uri: str) -> str:
     if found is None or len(uri) > 256 or not 0 < int(found["port"] or 5060) < 65536:
         raise SipError(f"{uri[:80]!r} is no address that can be called; write it like sip:1000@192.168.1.10")
     return found["host"].strip("[]")
+
+
+_PRIVATE = tuple(
+    ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7")
+)
+"""Networks that are many (RFC 1918, 6598, 3927, 4193)."""
+
+
+def is_private(address: Address) -> bool:
+    """True for an address in a network that anybody may have, and that is not reached from outside."""
+    return any(address in network for network in _PRIVATE)
 
 
 def is_this_machine(address: Address) -> bool:

@@ -22,6 +22,7 @@ from aiphone.sip.addresses import (
     address_of_ours,
     advertised_address,
     host_port,
+    is_private,
     is_this_machine,
     parse_address,
     split_host_port,
@@ -68,6 +69,8 @@ class _Line:
     reason: str = ""
     since: float = 0.0
     retry_at: float | None = None
+    refresh_at: float | None = None
+    """When to ask whether the server still knows us."""
     servers: set[str] = field(default_factory=set)
     pending: bool = False
     """A REGISTER is on its way."""
@@ -234,12 +237,14 @@ class LineDesk:
         for line in self.lines.values():
             if line.retry_at is not None and now >= line.retry_at:
                 self._register(line)
+            elif line.refresh_at is not None and now >= line.refresh_at:
+                self._refresh(line)
 
     def unregister_all(self) -> None:
         """Say goodbye to all servers; ``unregistering`` tells when they have answered."""
         self.stopping = True
         for line in self.lines.values():
-            line.retry_at = None
+            line.retry_at = line.refresh_at = None
             if line.account is None or line.state is not LineState.REGISTERED:
                 line.pending = False
                 continue
@@ -283,6 +288,7 @@ class LineDesk:
             line.back_off.reset()
             line.retry_at = None
             on = int(prm.expiration) > 0
+            line.refresh_at = self._next_refresh(source) if on else None
             self._set(line, LineState.REGISTERED if on else LineState.STOPPED)
             return
         if self.stopping:
@@ -319,7 +325,25 @@ class LineDesk:
             line.pending = False
             self._retry(line, 503, f"the REGISTER could not be sent: {error.reason}", None)
 
+    def _next_refresh(self, server: str) -> float | None:
+        """When the server at that address is asked again, long before the registration ends; None: not before."""
+        address = parse_address(server)
+        near = address is not None and (address.is_loopback or is_private(address))
+        if not near or self.stopping or self.settings.refresh_seconds <= 0:
+            return None
+        return self.clock.now() + self.settings.refresh_seconds * self.random.uniform(0.8, 1.0)
+
+    def _refresh(self, line: _Line) -> None:
+        line.refresh_at = None
+        if self.stopping or line.pending or line.account is None or line.state is not LineState.REGISTERED:
+            return
+        # When pjsua has a REGISTER of its own under way, its outcome sets the time of the next.
+        with contextlib.suppress(pj.Error):
+            line.account.setRegistration(True)
+            line.pending = True
+
     def _retry(self, line: _Line, code: int, reason: str, wish: int | None) -> None:
+        line.refresh_at = None
         delay = line.back_off.after(code, wish)
         line.retry_at = self.clock.now() + delay
         log.info("line %s: %s; next try in %.0f s", line.config.line_id, reason, delay)

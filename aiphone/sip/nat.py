@@ -8,16 +8,9 @@ address that does reach it, so its Contact is read as having that one.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
 
-from aiphone.sip.addresses import Address, parse_address, split_host_port
+from aiphone.sip.addresses import is_private, parse_address, split_host_port
 from aiphone.sip.message import head_of, header
-
-_PRIVATE = tuple(
-    ip_network(text)
-    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7")
-)
-"""Networks that are many (RFC 1918, 6598, 3927, 4193)."""
 
 _VIA = re.compile(r"^(?:via|v)[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _URI = re.compile(
@@ -37,10 +30,10 @@ def mended_contact(message: str, source: str) -> str:
         return ""
     host, port = split_host_port(source)
     told, real = parse_address(found["host"]), parse_address(host)
-    if told is None or real is None or told == real or not port or not _private(told):
+    if told is None or real is None or told == real or not port or not is_private(told):
         return ""
     if message.startswith("SIP/2.0"):
-        if _private(real) or real.is_loopback:
+        if is_private(real) or real.is_loopback:
             return ""
     else:
         vias = _VIA.findall(head_of(message))
@@ -48,10 +41,6 @@ def mended_contact(message: str, source: str) -> str:
             return ""
     where = f"[{host}]:{port}" if real.version == 6 else f"{host}:{port}"
     return f"{found['before']}{where}{contact[found.end() :]}"
-
-
-def _private(address: Address) -> bool:
-    return any(address in network for network in _PRIVATE)
 
 
 def _sent_by(via: str) -> str:

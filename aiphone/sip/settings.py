@@ -148,6 +148,10 @@ class SipSettings:
     """Seconds after which a call that nobody refreshed is taken for dead (RFC 4028)."""
     register_expires: int = 300
     """Seconds a registration is asked to live (RFC 3261 section 10.2.1.1)."""
+    refresh_seconds: float = 25.0
+    """Longest time between two REGISTERs to a server in a private network: a PBX in the office that restarts has
+    forgotten us, and nothing says so. Providers do not forget, and count what they are asked; they are asked when the
+    registration is about to end. 0: so are all."""
     keep_alive_seconds: int = 15
     """Between packets that keep the way through a NAT open to a line's server over UDP (RFC 5626 section 3.5)."""
     ring_seconds: float = 60.0

@@ -72,3 +72,22 @@ def test_a_hundred_lines(agent: Agent) -> None:
         agent.wait("LineChanged", line_id=f"l{number}", state="registered", timeout=30)
     print(f"{LINES} lines registered in {time.monotonic() - begun:.2f} s")
     assert len({request["contact"] for request in registrar.requests}) == LINES
+
+
+@pytest.mark.behaviour("A registrar that restarts has forgotten us, and knows us again soon", "RFC 3261 section 10.2.4")
+def test_a_registrar_that_restarts_is_told_again() -> None:
+    agent = Agent(settings={"refresh_seconds": 1.0})
+    first = Registrar()
+    try:
+        add(agent, "office", first)
+        agent.wait("LineChanged", line_id="office", state="registered")
+        first.close()
+        begun = time.monotonic()
+        contact, seconds = Registrar(port=first.port).contacts.get(timeout=10)
+        print(f"registered again {time.monotonic() - begun:.2f} s after the restart")
+        assert seconds > 0
+        assert contact == first.contacts.get()[0]
+        # Nobody noticed: no call was lost for it.
+        assert "failed" not in [event["state"] for event in agent.seen if event["event"] == "LineChanged"]
+    finally:
+        agent.stop()
