@@ -22,5 +22,8 @@ class Concealer:
     def conceal(self, n: int) -> npt.NDArray[np.int16]:
         """A frame of ``n`` samples that did not arrive; returns what to play instead."""
 
+    def bridge(self, n: int, future: npt.NDArray[np.int16], remaining: int) -> npt.NDArray[np.int16]:
+        """As ``conceal``, when the next frame is at hand, ``remaining`` samples after the start of this one."""
+
     def reset(self) -> None:
         """Forget the stream so far."""

@@ -19,11 +19,11 @@ from aiphone.native.delay cimport DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SH
 from aiphone.native.g711 cimport alaw_decode, ulaw_decode
 from aiphone.native.g722 cimport g722_decode, g722_decoder_reset
 from aiphone.native.jitter cimport (
-    JITTER_CLOCK, JITTER_MISSING, JITTER_NORMAL, JitterPacket, jitter_advice, jitter_delay_ms, jitter_get,
+    JITTER_CLOCK, JITTER_MISSING, JITTER_NORMAL, JITTER_PAYLOAD, JitterPacket, jitter_advice, jitter_delay_ms, jitter_get,
     jitter_ready,
 )
 from aiphone.native.platform cimport count, store_real, store_relaxed
-from aiphone.native.plc cimport plc_conceal, plc_good, plc_reset
+from aiphone.native.plc cimport plc_bridge, plc_conceal, plc_good, plc_reset
 from aiphone.native.resample cimport resampler_process, resampler_reset
 from aiphone.native.ring cimport ring_put
 from aiphone.native.rtp cimport source_lost
@@ -104,6 +104,19 @@ cdef void play(Call* c, const JitterPacket* p) noexcept nogil:
     c.sound_arrival = p.arrival
 
 
+cdef void bridge(Call* c, const JitterPacket* later, short* dst, int n) noexcept nogil:
+    # A gap whose other side is at hand. G.722 has a state that must not see a packet before its time.
+    cdef short future[JITTER_PAYLOAD]
+    if c.wide or later.payload_type == PT_G722 or later.payload_type == PT_CN:
+        plc_conceal(c.plc, dst, n)
+        return
+    if later.payload_type == PT_PCMA:
+        alaw_decode(later.payload, future, later.length)
+    else:
+        ulaw_decode(later.payload, future, later.length)
+    plc_bridge(c.plc, dst, n, future, later.length, n + <int>(later.timestamp - c.jitter.next))
+
+
 cdef void next_sound(Call* c, double due) noexcept nogil:
     # A packet's sound, or what stands in for it, joins what waits.
     cdef JitterPacket* p = NULL
@@ -117,14 +130,14 @@ cdef void next_sound(Call* c, double due) noexcept nogil:
     if result != JITTER_MISSING and c.comfort >= 0.0:
         comfort_noise(c, dst, samples)
         c.sound_flags |= FRAME_COMFORT_NOISE | FRAME_NO_PACKET
+    elif c.heard and result == JITTER_MISSING:
+        bridge(c, p, dst, samples)
+        c.sound_flags |= FRAME_CONCEALED
     elif c.heard:
         plc_conceal(c.plc, dst, samples)
-        if result == JITTER_MISSING:
+        c.sound_flags |= FRAME_NO_PACKET
+        if 0 < c.jitter.empty_run <= AUDIBLE_GAP:
             c.sound_flags |= FRAME_CONCEALED
-        else:
-            c.sound_flags |= FRAME_NO_PACKET
-            if 0 < c.jitter.empty_run <= AUDIBLE_GAP:
-                c.sound_flags |= FRAME_CONCEALED
     else:
         memset(dst, 0, samples * sizeof(short))
         c.sound_flags |= FRAME_NO_PACKET

@@ -58,7 +58,7 @@ cdef int jitter_put(Jitter* j, int64_t seq, uint32_t timestamp, const unsigned c
 # This sequence number was no audio (a telephone event): its absence is no loss.
 cdef void jitter_pass(Jitter* j, int64_t seq) noexcept nogil
 # A step at time `now` (seconds). NORMAL: *packet is valid until the next put. MISSING, EMPTY: *samples is how much of
-# the timestamp scale the step covers.
+# the timestamp scale the step covers. MISSING: *packet is the one after the gap, which stays in the buffer.
 cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) noexcept nogil
 # Whether the next step would be NORMAL.
 cdef bint jitter_ready(Jitter* j, double now) noexcept nogil

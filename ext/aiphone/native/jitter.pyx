@@ -220,6 +220,7 @@ cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) 
                 samples[0] = JITTER_FRAME
             else:
                 j.next += samples[0]
+            packet[0] = p
             return JITTER_MISSING
         # A pause of the sender: here the delay may change as it likes.
         if delay_advice(&j.delay, delay) == DELAY_GROW:

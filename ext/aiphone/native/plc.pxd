@@ -5,6 +5,7 @@ cdef enum:
     PLC_HISTORY_MAX = 780
     PLC_OVERLAP_MAX = 60
     PLC_STEP_MAX = 160
+    PLC_LAG_MAX = 240
 
 cdef struct Plc:
     # Settings, in samples of the rate.
@@ -24,6 +25,11 @@ cdef struct Plc:
     float pitch[PLC_HISTORY_MAX]     # history at the start of the erasure, its seam smoothed
     float seam[PLC_OVERLAP_MAX]      # the last quarter period as it was before smoothing
     float blend[PLC_OVERLAP_MAX]     # what the repetition fades out of when a period is added to it
+    # Towards a frame that is already there.
+    float weight          # of what leads into it: 0 at the start of the erasure, 1 where it begins
+    int ahead             # samples until it begins, after the last ones concealed; -1: nothing is known of it
+    int back_lag          # its pitch period
+    float back[PLC_LAG_MAX]   # its first period
 
 # NULL when the rate is not 8000 or 16000, or there is no memory.
 cdef Plc* plc_new(int rate) noexcept nogil
@@ -34,3 +40,5 @@ cdef void plc_reset(Plc* p) noexcept nogil
 cdef void plc_good(Plc* p, short* pcm, int n) noexcept nogil
 # Call for every missing frame: n samples out.
 cdef void plc_conceal(Plc* p, short* dst, int n) noexcept nogil
+# The same when the next frame is at hand: its first m samples, `remaining` samples after the first of dst.
+cdef void plc_bridge(Plc* p, short* dst, int n, const short* future, int m, int remaining) noexcept nogil

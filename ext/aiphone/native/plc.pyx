@@ -9,6 +9,11 @@ After 20 ms the Recommendation goes on falling by 20 % every 10 ms and is silent
 of about that length, and there it is worth up to 0.2 MOS-LQO (PESQ) to fall by 8 % only and be silent after 120 ms;
 single lost frames sound the same (benchmarks/media_concealment.py).
 
+When the frame after the gap is already in the jitter buffer, its first period is repeated backwards from there, and the
+gap fades from the one repetition into the other, so that no part of it is far from real sound. That is worth up to
+0.5 MOS-LQO where single frames are lost, and no blend is needed on recovery. The pitches are not made to meet: warping
+one so that it does was tried and is heard more than what it mends.
+
 The seam where the repetition begins lies before the gap, in audio that would have been played already. Therefore the
 output lags the input by 3.75 ms (30 samples at 8 kHz), always, also when nothing is lost.
 
@@ -46,6 +51,7 @@ cdef Plc* plc_new(int rate) noexcept nogil:
     p.lag_max = p.step + p.step // 2
     p.delay = p.lag_max // 4
     p.history_len = 3 * p.lag_max + p.delay
+    p.ahead = -1
     return p
 
 
@@ -53,8 +59,14 @@ cdef void plc_free(Plc* p) noexcept nogil:
     free(p)
 
 
-cdef void plc_reset(Plc* p) noexcept nogil:
+cdef inline void end_gap(Plc* p) noexcept nogil:
     p.erased = 0
+    p.weight = 0.0
+    p.ahead = -1
+
+
+cdef void plc_reset(Plc* p) noexcept nogil:
+    end_gap(p)
     memset(p.history, 0, sizeof(p.history))
 
 
@@ -188,28 +200,85 @@ cdef void repeat_faded(Plc* p, float* dst, int n) noexcept nogil:
         dst[i] *= level(p, p.erased + i)
 
 
+cdef int next_chunk(Plc* p, float* dst, int most) noexcept nogil:
+    # The next samples of the repetition, faded, up to the end of the present step; how many.
+    cdef int chunk = min(most, p.step - p.erased % p.step)
+    if p.erased == GAP_STEPS * p.step:
+        # Silence from here on. The counter stays where it is, so that a gap may last for ever.
+        memset(dst, 0, chunk * sizeof(float))
+        return chunk
+    if p.erased == p.step or p.erased == 2 * p.step:
+        add_period(p)
+    repeat_faded(p, dst, chunk)
+    p.erased += chunk
+    return chunk
+
+
 cdef void plc_conceal(Plc* p, short* dst, int n) noexcept nogil:
-    cdef int done = 0, chunk, i, gap = GAP_STEPS * p.step
+    cdef int done = 0, chunk, i
     cdef float synthetic[PLC_STEP_MAX]
     if n <= 0:
         return
     if p.erased == 0:
         begin_gap(p)
+    p.ahead = -1
     while done < n:
-        if p.erased == gap:
-            # Silence from here on. The counter stays where it is, so that a gap may last for ever.
-            memset(dst + done, 0, (n - done) * sizeof(short))
-            break
-        if p.erased == p.step or p.erased == 2 * p.step:
-            add_period(p)
-        chunk = p.step - p.erased % p.step
-        if chunk > n - done:
-            chunk = n - done
-        repeat_faded(p, synthetic, chunk)
+        chunk = next_chunk(p, synthetic, n - done)
         for i in range(chunk):
-            dst[done + i] = to_int16(synthetic[i])
-        p.erased += chunk
+            dst[done + i] = to_int16(synthetic[i] * (1.0 - p.weight))
         done += chunk
+    remember(p, dst, n)
+
+
+cdef bint look_ahead(Plc* p, const short* future, int m) noexcept nogil:
+    # The first period of the frame after the gap; False when it is too short to have one.
+    cdef int lag = min(p.lag_max - p.step // 8, m * 11 // 16), window = min(m - lag, 2 * p.step), i
+    cdef float correlation, energy, score, weight, best = -1e30
+    cdef float floor = POWER_FLOOR * window / 80
+    if lag < p.lag_min:
+        return False
+    while lag >= p.lag_min:
+        correlation = 0.0
+        energy = 0.0
+        for i in range(window):
+            correlation += <float>future[i] * future[i + lag]
+            energy += <float>future[i + lag] * future[i + lag]
+        score = correlation / <float>sqrt(energy if energy > floor else floor)
+        if score > best:
+            best = score
+            p.back_lag = lag
+        lag -= 1
+    # Played backwards it must run from its beginning into its end: its first quarter fades in from what follows it.
+    for i in range(p.back_lag):
+        p.back[i] = future[i]
+    for i in range(p.back_lag // 4):
+        weight = <float>(i + 1) / (p.back_lag // 4 + 1)
+        p.back[i] = future[i] * weight + future[p.back_lag + i] * (1.0 - weight)
+    return True
+
+
+cdef void plc_bridge(Plc* p, short* dst, int n, const short* future, int m, int remaining) noexcept nogil:
+    cdef int done = 0, chunk, i, at, period
+    cdef float synthetic[PLC_STEP_MAX]
+    cdef float weight, slope
+    if n <= 0:
+        return
+    if remaining < n or (p.ahead != remaining and not look_ahead(p, future, m)):
+        plc_conceal(p, dst, n)
+        return
+    if p.erased == 0:
+        begin_gap(p)
+    slope = (1.0 - p.weight) / (remaining + 1)
+    period = p.back_lag
+    while done < n:
+        chunk = next_chunk(p, synthetic, n - done)
+        for i in range(chunk):
+            at = (remaining - 1 - done - i) % period    # 0: just before the frame, which is the end of its period
+            weight = p.weight + slope * (i + 1)
+            dst[done + i] = to_int16(synthetic[i] * (1.0 - weight) + p.back[period - 1 - at] * weight)
+        p.weight += slope * chunk
+        done += chunk
+    p.ahead = remaining - n
     remember(p, dst, n)
 
 
@@ -217,7 +286,7 @@ cdef void merge(Plc* p, short* pcm, int n) noexcept nogil:
     # Blend the repetition, as it would have gone on, into the first good frame.
     cdef int steps = (p.erased + p.step - 1) // p.step, length, i
     cdef float synthetic[PLC_STEP_MAX]
-    cdef float weight
+    cdef float weight, left = 1.0 - p.weight
     length = p.overlap + (steps - 1) * (p.step * MERGE_PERCENT // 100)
     length = min(length, p.step, n)
     memset(synthetic, 0, sizeof(synthetic))
@@ -225,15 +294,20 @@ cdef void merge(Plc* p, short* pcm, int n) noexcept nogil:
         repeat_pitch(p, synthetic, length)
     for i in range(length):
         weight = <float>(i + 1) / (length + 1)
-        pcm[i] = to_int16(synthetic[i] * level(p, p.erased + i) * (1.0 - weight) + pcm[i] * weight)
+        pcm[i] = to_int16(synthetic[i] * level(p, p.erased + i) * left * (1.0 - weight) + pcm[i] * weight)
 
 
 cdef void plc_good(Plc* p, short* pcm, int n) noexcept nogil:
+    cdef int i
     if n <= 0:
         return
     if p.erased > 0:
-        merge(p, pcm, n)
-        p.erased = 0
+        if p.ahead == 0:
+            for i in range(min(n, p.back_lag // 4)):
+                pcm[i] = to_int16(p.back[i])
+        else:
+            merge(p, pcm, n)
+        end_gap(p)
     remember(p, pcm, n)
 
 
@@ -281,6 +355,18 @@ cdef class Concealer:
         if n:
             with nogil:
                 plc_conceal(self._plc, &view[0], n)
+        return out
+
+    def bridge(self, int n, const short[::1] future not None, int remaining):
+        """As ``conceal``, when the next frame is at hand, ``remaining`` samples after the start of this one."""
+        if n < 0:
+            raise MediaError(f"a frame cannot have {n} samples")
+        out = np.empty(n, dtype=np.int16)
+        cdef short[::1] view = out
+        if n:
+            with nogil:
+                plc_bridge(self._plc, &view[0], n, &future[0] if future.shape[0] else NULL,
+                           <int>min(future.shape[0], <Py_ssize_t>480), remaining)
         return out
 
     def reset(self):

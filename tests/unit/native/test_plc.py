@@ -100,6 +100,59 @@ def test_speech_goes_on_untouched_after_the_blend(rate: int) -> None:
     assert np.array_equal(out[rest], pcm[rest])
 
 
+def error_of(out: Pcm, pcm: Pcm, gap: slice) -> float:
+    return rms(out[gap].astype(int) - pcm[gap]) / rms(pcm[gap])
+
+
+def sliding(rate: int) -> Pcm:
+    """A vowel that rises from 100 to 140 Hz, so that the past says little about the end of a gap."""
+    t = np.arange(rate // 2) / rate
+    phase = 2 * np.pi * (100 * t + 40 * t**2)
+    return np.round(6000 * sum(np.sin(k * phase + k) / k for k in range(1, 20))).astype(np.int16)
+
+
+@RATES
+def test_with_the_next_frame_at_hand_the_end_of_the_gap_is_near_the_truth(rate: int) -> None:
+    pcm, frame = sliding(rate), rate // 50
+    bridged, blind = Concealer(rate), Concealer(rate)
+    for concealer in (bridged, blind):
+        run(concealer, pcm[: 10 * frame], frame, set())
+    future = pcm[12 * frame : 13 * frame]
+    known = [bridged.bridge(frame, future, left * frame) for left in (2, 1)]
+    out = np.concatenate([*known, bridged.good(future), bridged.good(pcm[13 * frame : 14 * frame])])[bridged.delay :]
+    blindly = np.concatenate([blind.conceal(2 * frame), blind.good(future), blind.good(pcm[:frame])])[blind.delay :]
+    truth, last = pcm[10 * frame : 14 * frame], slice(3 * frame // 2, 2 * frame)
+    assert error_of(out, truth, last) < 0.6 * error_of(blindly, truth, last)
+    # Only the first quarter of a period of the frame itself is touched, and nothing clicks.
+    touched = 2 * frame + rate // 100 * 3 // 8
+    assert np.array_equal(out[touched : 3 * frame], truth[touched : 3 * frame])
+    assert np.abs(np.diff(out.astype(int))).max() < 1.6 * np.abs(np.diff(pcm.astype(int))).max()
+
+
+def test_a_bridge_is_the_same_however_it_is_cut() -> None:
+    pcm = voice(8000, 0.3)
+    whole, parts = Concealer(8000), Concealer(8000)
+    for concealer in (whole, parts):
+        concealer.good(pcm)
+    expected = whole.bridge(480, pcm[:160], 480)
+    cuts, left = [], 480
+    for n in (80, 160, 7, 233):
+        cuts.append(parts.bridge(n, pcm[:160], left))
+        left -= n
+    assert np.abs(np.concatenate(cuts).astype(int) - expected).max() <= 1
+    assert np.array_equal(whole.good(pcm[:160]), parts.good(pcm[:160]))
+
+
+def test_a_frame_too_short_to_have_a_period_or_already_due_is_no_bridge() -> None:
+    pcm = voice(8000, 0.3)
+    a, b, c = Concealer(8000), Concealer(8000), Concealer(8000)
+    for concealer in (a, b, c):
+        concealer.good(pcm)
+    expected = a.conceal(160)
+    assert np.array_equal(b.bridge(160, pcm[:40], 160), expected)
+    assert np.array_equal(c.bridge(160, pcm[:160], 120), expected)
+
+
 @RATES
 def test_silence_is_concealed_by_silence(rate: int) -> None:
     concealer = Concealer(rate)
@@ -139,15 +192,18 @@ def test_a_gap_sounds_the_same_however_it_is_cut(rate: int, cuts: list[int], gap
 @settings(max_examples=40, deadline=None)
 @given(
     rate=st.sampled_from([8000, 16000]),
-    plan=st.lists(st.tuples(st.booleans(), st.integers(0, 900)), max_size=30),
+    plan=st.lists(st.tuples(st.sampled_from(["good", "lost", "bridge"]), st.integers(0, 900)), max_size=30),
     seed=st.integers(0, 1000),
 )
-def test_survives_any_sequence(rate: int, plan: list[tuple[bool, int]], seed: int) -> None:
+def test_survives_any_sequence(rate: int, plan: list[tuple[str, int]], seed: int) -> None:
     rng = np.random.default_rng(seed)
     concealer = Concealer(rate)
-    for good, n in plan:
+    for what, n in plan:
         pcm = rng.integers(-32768, 32768, n).astype(np.int16)
-        out = concealer.good(pcm) if good else concealer.conceal(n)
+        if what == "bridge":
+            out = concealer.bridge(n, pcm[: int(rng.integers(0, 900))], int(rng.integers(-10, 2000)))
+        else:
+            out = concealer.good(pcm) if what == "good" else concealer.conceal(n)
         assert len(out) == n
 
 
