@@ -37,6 +37,11 @@ class Cores:
         """Threads that compute now."""
         return self._busy
 
+    @property
+    def free(self) -> bool:
+        """Whether a core has nothing to compute: the time for work that may turn out to be for nothing."""
+        return self._busy < self._count
+
     @contextmanager
     def working(self, wanted: int) -> Iterator[int]:
         """Take up to ``wanted`` threads for a piece of work, as many as there are cores free; yields how many."""

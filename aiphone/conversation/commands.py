@@ -22,6 +22,16 @@ class Transcribe:
     """True while the caller still speaks: done when there is time, or not at all."""
     once: bool = False
     """Decoded once: where Whisper has its doubts there are no words. For a short voice over the answer, which waits."""
+    early: bool = False
+    """The pause is not certain: done when a core is free, or not at all. ``Insist`` follows when it is certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insist:
+    """The transcript that was asked for early is needed: where it was not begun, it is asked for now."""
+
+    generation: int
+    pcm: Pcm = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +188,7 @@ class InteractionDone:
 
 Command = (
     Transcribe
+    | Insist
     | EstimateTurnEnd
     | ReadAhead
     | Generate

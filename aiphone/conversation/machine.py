@@ -135,7 +135,8 @@ class Conversation(Actor):
         """Perhaps a pause begins: what was said up to it is worth knowing early."""
         self._new_generation()
         self._foreseen = _Foreseen(event.at)
-        self._out.append(cmd.Transcribe(self.generation, Turn([*self._turn.stretches, event.pcm]).audio()))
+        audio = Turn([*self._turn.stretches, event.pcm]).audio()
+        self._out.append(cmd.Transcribe(self.generation, audio, early=True))
 
     def _keep(self, event: ev.Transcribed | ev.WorkFailed) -> None:
         """What came of it, before the pause is certain."""
@@ -148,7 +149,10 @@ class Conversation(Actor):
         if foreseen is None or foreseen.voice_ended != event.at:
             self._attempt(event.at)
             return
-        self._begin_attempt(event.at, self._turn.audio())
+        audio = self._turn.audio()
+        if foreseen.outcome is None:
+            self._out.append(cmd.Insist(self.generation, audio))
+        self._begin_attempt(event.at, audio)
         match foreseen.outcome:
             case ev.Transcribed() as transcribed:
                 self._prepare(transcribed)

@@ -92,11 +92,24 @@ class RecogniserPort(Protocol):
         """A call begins: what is known before its first words."""
         ...
 
-    def submit(self, call_id: str, generation: int, pcm: Pcm, *, partial: bool = False, once: bool = False) -> None:
+    def submit(
+        self,
+        call_id: str,
+        generation: int,
+        pcm: Pcm,
+        *,
+        partial: bool = False,
+        once: bool = False,
+        early: bool = False,
+    ) -> None:
         """Transcribe; answers with ``Transcribed`` or ``WorkFailed``, ``PartialTranscript`` when partial.
 
-        ``once`` gives a doubtful text up instead of decoding it again.
+        ``once`` gives a doubtful text up instead of decoding it again. ``early`` may be dropped; see ``insist``.
         """
+        ...
+
+    def insist(self, call_id: str, generation: int, pcm: Pcm) -> None:
+        """What was submitted early is needed: transcribe, unless that is done, under way or about to be."""
         ...
 
     def cancel(self, call_id: str, generation: int) -> None:

@@ -4,6 +4,8 @@ A call's turns become text in two ways, which ``stt_queue`` puts in order:
 
 * ``submit`` for a *final*, what was said up to a pause. It ends in exactly one ``Transcribed`` or ``WorkFailed``,
   unless it was cancelled, superseded or released.
+* ``submit(..., early=True)`` for what was said up to a pause that is not certain. It is a final that is dropped when
+  no core is free for it or the guard has its doubts; ``insist`` asks for it again, once the pause is certain.
 * ``submit(..., partial=True)`` for what is being said. It ends in one ``PartialTranscript`` or in nothing: partials
   are worth the time that finals leave, are stopped for them, and one that the guard has its doubts about is kept back.
 
@@ -49,6 +51,8 @@ class _Call:
     detect: bool = False
     """It is to be detected, whatever the server's language is."""
     prompt: str = ""
+    answered: int = -1
+    """Generation of the last final that is done."""
     partial: StablePrefix = field(default_factory=StablePrefix)
     known: Known = field(default_factory=dict)
 
@@ -137,17 +141,38 @@ class SpeechToText:
             self._calls[call_id] = _Call(language, detect, prompt)
 
     def submit(
-        self, call_id: str, generation: int, pcm: Pcm, *, prompt: str = "", partial: bool = False, once: bool = False
+        self,
+        call_id: str,
+        generation: int,
+        pcm: Pcm,
+        *,
+        prompt: str = "",
+        partial: bool = False,
+        once: bool = False,
+        early: bool = False,
     ) -> None:
         """Transcribe int16 mono PCM at 16 kHz; returns at once. Main thread only.
 
         ``prompt`` takes the place of the call's (see ``begin``). ``partial`` says that the caller is still speaking:
-        see the module. ``once`` is for a final that cannot wait: what the guard would decode again counts as no words.
+        so is ``early``. ``once`` is for a final that cannot wait: what the guard would decode again counts as no words.
         """
         with self._condition:
             call = self._calls.setdefault(call_id, _Call())
-            if self._queue.put(Job(call_id, generation, pcm, prompt or call.prompt, self._clock.now(), partial, once)):
+            job = Job(call_id, generation, pcm, prompt or call.prompt, self._clock.now(), partial, once, early)
+            if self._queue.put(job):
                 self._condition.notify()
+
+    def insist(self, call_id: str, generation: int, pcm: Pcm) -> None:
+        """What was submitted early is needed: transcribe it, unless that is done or under way. Main thread only."""
+        with self._condition:
+            job = self._queue.find(call_id, generation)
+            if job is not None:
+                job.early = False
+                return
+            call = self._calls.get(call_id)
+            if call is not None and call.answered == generation:
+                return
+        self.submit(call_id, generation, pcm)
 
     def cancel(self, call_id: str, generation: int) -> None:
         """Give up this generation and older ones; nothing more is posted for them. Main thread only."""
@@ -191,6 +216,7 @@ class SpeechToText:
                 "retried": self._retried,
                 "repetitions_cut": self._cut,
                 "superseded": self._queue.superseded,
+                "dropped": self._queue.dropped,
             }
 
     def close(self) -> None:
@@ -215,16 +241,30 @@ class SpeechToText:
                     self._condition.wait()
                 if self._closing:
                     return
-            assert job is not None
+                assert job is not None
+                if (job.early or job.partial) and not self._cores.free:
+                    self._queue.drop(job)
+                    continue
             event = self._run(job)
             with self._condition:
                 self._queue.done(job)
+                self._settle(job, event)
                 wanted = not job.cancelled and not self._closing
                 # Another worker may have passed over this call because it was busy.
                 self._condition.notify()
             if wanted and event is not None:
                 self._deliver(event)
             return_freed_memory()
+
+    def _settle(self, job: Job, event: Event | None) -> None:
+        """A final is done, or an early one was given up that is needed by now. With the lock."""
+        call = self._calls.get(job.call_id)
+        if call is None or job.partial or job.cancelled:
+            return
+        if event is not None:
+            call.answered = job.generation
+        elif not job.early:
+            self._queue.put(job)
 
     def _deliver(self, event: Event) -> None:
         try:
@@ -234,6 +274,7 @@ class SpeechToText:
 
     def _run(self, job: Job) -> Event | None:
         began = self._clock.now()
+        early = job.early
         with self._condition:
             call = self._calls.get(job.call_id, _Call())
             language = call.language or (AUTO if call.detect else self._language)
@@ -244,7 +285,7 @@ class SpeechToText:
                     language=language,
                     prompt=job.prompt,
                     partial=job.partial,
-                    once=job.once,
+                    once=job.once or early,
                     threads=threads,
                     abort=lambda: job.cancelled,
                     known=call.known,
@@ -259,6 +300,8 @@ class SpeechToText:
             with self._condition:
                 self._failed += 1
             return None if job.partial else WorkFailed(job.call_id, job.generation, Stage.TRANSCRIBE, reason)
+        if early and transcript.doubtful:
+            return None  # half a sentence is often doubtful; when it turns out to be a whole one, it is worth more time
         took = self._clock.now() - began
         with self._condition:
             self._cut += transcript.cuts

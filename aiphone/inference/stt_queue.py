@@ -6,6 +6,8 @@ The rules, which bound the queue by the number of calls and keep the answers fre
   waits for a worker no partial is begun, and one that runs is stopped for it.
 * A call has at most one final and one partial waiting and one piece of work running. Newer work takes the place in
   the queue of what waits. A newer final also stops what runs: that answer would be thrown away.
+* An early final (of a pause that is not certain) is like any other, but for the owner, who may drop it; ``find`` tells
+  whether a call's final is still there when it turns out to be needed.
 * A call's partial is worth nothing once a final of the same audio or more is there: the final drops it.
 * Calls are served in the order in which they began to wait.
 
@@ -30,6 +32,7 @@ class Job:
     asked: float
     partial: bool = False
     once: bool = False
+    early: bool = False
     cancelled: bool = False
 
 
@@ -45,6 +48,8 @@ class WorkQueue:
         """Finals that never began because a newer one came."""
         self.partials_dropped = 0
         """Partials that never began, or were stopped for a final."""
+        self.dropped = 0
+        """Partials and early finals for which no core was free."""
 
     @property
     def waiting(self) -> int:
@@ -83,9 +88,21 @@ class WorkQueue:
                 return None
         return None
 
+    def find(self, call: str, generation: int) -> Job | None:
+        """The call's final of this generation that waits or runs."""
+        for job in (self._finals.get(call), self._running.get(call)):
+            if job is not None and job.generation == generation and not job.partial and not job.cancelled:
+                return job
+        return None
+
     def done(self, job: Job) -> None:
         """It has ended, however it did."""
         del self._running[job.call_id]
+
+    def drop(self, job: Job) -> None:
+        """Give up what was begun with: there is no core for it."""
+        self.dropped += 1
+        self.done(job)
 
     def cancel(self, call: str, generation: int) -> None:
         """Give up a call's work of this generation and older ones."""

@@ -177,8 +177,8 @@ class Transcriber:
             found.append(known[key])
         for key in known.keys() - set(keys):
             del known[key]
-        newest = self._window(last, params, partial or once, abort)
-        found.append(replace(newest, text="") if once and newest.doubtful else newest)
+        newest = self._window(last, params, partial or once, abort, timed=not partial)
+        found.append(replace(newest, text="", words=()) if once and newest.doubtful else newest)
         fresh.append(newest)
         words: list[SpokenWord] = []
         start = 0
@@ -187,7 +187,7 @@ class Transcriber:
             start += len(piece)
         return Transcript(
             " ".join(window.text for window in found if window.text),
-            () if partial or once else tuple(words),
+            () if partial else tuple(words),
             language,
             sure,
             sum(window.decodings for window in fresh),
@@ -202,10 +202,12 @@ class Transcriber:
         params: DecodeParams,
         once: bool,
         abort: Callable[[], bool] | None,
+        *,
+        timed: bool = True,
     ) -> Window:
-        params = replace(params, token_timestamps=not once)
+        params = replace(params, token_timestamps=timed)
         verdict, tokens, count = self._decode(samples, params, once, abort)
-        words = () if once or not verdict.text else tuple(words_of(tokens[: verdict.kept], params.language))
+        words = () if not timed or not verdict.text else tuple(words_of(tokens[: verdict.kept], params.language))
         return Window(verdict.text, words, count, verdict.cut, verdict.retry)
 
     def _decode(

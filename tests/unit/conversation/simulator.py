@@ -71,6 +71,8 @@ class Stages:
     """The same by the language model, told with the first token at the latest; below 0 it tells nothing."""
     partial: float = 0.6
     """Seconds of voice between two partial transcripts; 0 is none."""
+    busy: bool = False
+    """No core is free: early transcripts are dropped."""
     fade: float = 0.0
     """Seconds after a voice in which the detector tells that it may have ended; 0 is never."""
     closure: float = 0.0
@@ -181,9 +183,11 @@ class Simulator:
 
     def _carry_out(self, command: cmd.Command) -> None:
         match command:
-            case cmd.Transcribe(generation, pcm, partial, once):
+            case cmd.Transcribe(generation, pcm, partial, once, early):
                 self.decoded_once.append(once)
                 text = self._recognised(pcm)
+                if early and self.stages.busy:
+                    return
                 if partial:
                     stable = " ".join(text.split()[:-1])
                     self.at(
@@ -193,6 +197,11 @@ class Simulator:
                 self._answer(
                     "transcribe", self.stages.transcribe, generation, ev.Transcribed(CALL, generation, text, 0.1, 0.0)
                 )
+            case cmd.Insist(generation, pcm):
+                if self.stages.busy:
+                    text = self._recognised(pcm)
+                    heard = ev.Transcribed(CALL, generation, text, 0.1, 0.0)
+                    self._answer("transcribe", self.stages.transcribe, generation, heard)
             case cmd.EstimateTurnEnd(generation):
                 if self.stages.turn_end >= 0:
                     self.at(self.now + 0.06, ev.TurnEndEstimated(CALL, generation, self.stages.turn_end, 0.06))

@@ -186,6 +186,16 @@ def test_a_voice_over_the_answer_that_is_transcribed_too_late_lets_it_go_on() ->
     assert simulator.said[-1] == ("assistant", story)
 
 
+def test_a_transcript_that_was_dropped_on_a_busy_machine_is_asked_for_when_the_pause_is_certain() -> None:
+    said = []
+    for busy in (False, True):
+        simulator = asked(Simulator(stages=Stages(fade=0.05, busy=busy)))
+        simulator.run(9.0)
+        said.append(simulator.said)
+    assert ("user", "Hello there.") in said[0]
+    assert said[0] == said[1]
+
+
 def test_a_short_voice_over_the_answer_is_decoded_once() -> None:
     simulator = asked(Simulator(answers={"Hello there.": "A long answer that takes its time to be spoken, really."}))
     simulator.caller(5.0, "Stop.", 0.4)
@@ -273,12 +283,18 @@ steps = st.one_of(
 
 
 @settings(max_examples=ROUNDS, deadline=None)
-@given(st.lists(steps, max_size=12), st.floats(0.1, 2.0), st.sampled_from([0.0, 0.05, 0.1]), st.floats(0.0, 1.0))
+@given(
+    st.lists(steps, max_size=12),
+    st.floats(0.1, 2.0),
+    st.sampled_from([0.0, 0.05, 0.1]),
+    st.floats(0.0, 1.0),
+    st.booleans(),
+)
 def test_random_conversations_keep_the_rules(
-    script: list[tuple[str, float, str]], patience: float, fade: float, closure: float
+    script: list[tuple[str, float, str]], patience: float, fade: float, closure: float, busy: bool
 ) -> None:
     persona = Persona(greeting="Hello.", idle_after=10.0, patience=patience, think_limit=15.0)
-    simulator = Simulator(persona, Stages(fade=fade, closure=closure))
+    simulator = Simulator(persona, Stages(fade=fade, closure=closure, busy=busy))
     simulator.confirm(0.0)
     now = 0.5
     for kind, amount, what in script:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiphone.clock import ManualClock
+from aiphone.cores import Cores
 from aiphone.errors import ConfigError, InferenceError
 from aiphone.events import Event, PartialTranscript, Stage, Transcribed, WorkFailed
 from aiphone.inference.stt import SpeechToText
@@ -201,6 +202,61 @@ def test_silence_is_answered_without_asking_the_model(make: Callable[..., Bench]
     bench.stt.submit("c1", 2, np.empty(0, np.int16))
     assert texts(bench.inbox.wait(1))[-1][2] == ""
     assert not bench.model.asked
+
+
+# ------------------------------------------------------------------ early, before the pause is certain
+
+
+def test_an_early_final_that_is_done_or_under_way_is_not_made_again(make: Callable[..., Bench]) -> None:
+    bench = make()
+    gate = bench.model.hold()
+    bench.stt.submit("c1", 1, voice(), early=True)
+    bench.started()
+    bench.stt.insist("c1", 1, voice())
+    gate.set()
+    bench.inbox.wait(1)
+    bench.stt.insist("c1", 1, voice())
+    bench.stt.submit("c2", 1, voice())
+    assert texts(bench.inbox.wait(2)) == [("c1", 1, "hello there"), ("c2", 1, "hello there")]
+    assert len(bench.model.asked) == 2
+
+
+@pytest.mark.parametrize("in_time", [False, True])
+def test_a_doubtful_early_final_is_decoded_again_only_when_it_is_needed(
+    make: Callable[..., Bench], in_time: bool
+) -> None:
+    bench = make()
+    bench.model.answer = lambda params, _stop: [segment("good text", -0.1 if params.audio_ctx == 0 else -2.0)]
+    gate = bench.model.hold()
+    bench.stt.submit("c1", 1, voice(), early=True)
+    bench.started()
+    if in_time:
+        bench.stt.insist("c1", 1, voice())
+        gate.set()
+    else:
+        gate.set()
+        bench.stt.submit("c2", 1, voice())
+        bench.inbox.wait(1)
+        assert len(bench.model.asked) == 4
+        bench.stt.insist("c1", 1, voice())
+    events = bench.inbox.wait(1 if in_time else 2)
+    assert texts(events)[-1] == ("c1", 1, "good text")
+
+
+def test_without_a_free_core_early_finals_and_partials_are_dropped_and_insisting_brings_the_final(
+    make: Callable[..., Bench],
+) -> None:
+    cores = Cores(1)
+    bench = make(cores=cores)
+    with cores.working(1):
+        bench.stt.submit("c1", 1, voice(), early=True)
+        bench.stt.submit("c2", 1, voice(), partial=True)
+        bench.stt.submit("c3", 1, voice())
+        bench.inbox.wait(1)
+        bench.stt.insist("c1", 1, voice())
+        assert texts(bench.inbox.wait(2)) == [("c3", 1, "hello there"), ("c1", 1, "hello there")]
+    assert len(bench.model.asked) == 2
+    assert bench.stt.status()["dropped"] >= 1
 
 
 # ------------------------------------------------------------------ the guard
