@@ -264,6 +264,10 @@ class Settings:
     rtp_ports: str = _option(
         "10000-10999", "--rtp-ports", group="telephone", metavar="A-B", help="UDP ports for RTP and RTCP"
     )  # fmt: skip
+    stun: str = _option(
+        "", "--stun", group="telephone", metavar="SERVER",
+        help="STUN server, host or host:port, that tells our public address and ports (behind a NAT)",
+    )  # fmt: skip
     public_address: str = _option(
         "", "--public-address", group="telephone", metavar="ADDRESS",
         help="address to announce in SIP and SDP when a router stands between",

@@ -75,6 +75,7 @@ NEEDS: dict[str, list[Need]] = {
         Need("a SIP registrar", "kamailio", command="kamailio"),
         Need("SIP scenarios", "sip-tester", "sipp", command="sipp"),
         Need("a telephone with SRTP", "baresip-core", "baresip", command="baresip"),
+        Need("a STUN server", "coturn", "coturn", command="turnserver"),
         Need("cables between network namespaces", "iproute2", command="ip"),
         Need("a router with NAT", "iptables", command="iptables"),
         Need("a dissector of SIP and RTP", "tshark", "wireshark", command="tshark"),

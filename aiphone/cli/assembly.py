@@ -21,7 +21,7 @@ from aiphone.cli.language_model import language_model_name, make_language_model
 from aiphone.cli.memory import Memory
 from aiphone.cli.personas import default_persona, personas_by_line
 from aiphone.cli.voices import VoicesOfPersonas, load_voices
-from aiphone.clock import SystemClock
+from aiphone.clock import Clock, SystemClock
 from aiphone.config import LineSettings, Settings
 from aiphone.conversation.call import Stages
 from aiphone.conversation.facts import Fact, Watcher, WordsSaid
@@ -35,6 +35,7 @@ from aiphone.inference.tts import SpeechSynthesiser
 from aiphone.mailbox import Mailbox
 from aiphone.media.engine import MediaEngine
 from aiphone.media.ports import RtpPortPool
+from aiphone.media.stun import StunClient
 from aiphone.models.resolve import resolve_onnx, resolve_whisper
 from aiphone.models.store import ModelStore
 from aiphone.persona import Persona
@@ -207,13 +208,14 @@ class Phone:
             )
             self.sessions = SessionWriter(self.session_store)
             self.memory = Memory(self.session_store, self.sessions, self.models.model)
-        ports = RtpPortPool(host, *settings.rtp_range())
+        stun, public = public_side(settings, self.clock)
+        ports = RtpPortPool(host, *settings.rtp_range(), stun=stun)
         self.engine = MediaEngine(settings.max_calls, rtp_timeout=settings.rtp_timeout)
         self.engine.start()
         self.loop.add_reader(self.engine.fileno(), self._engine_events)
         self.listener = Listener(self.engine, self.models.vad, self._post)
         self.listener.start()
-        self.sip = SipAgent(sip_settings(settings, host), ports, self._post, self.clock)
+        self.sip = SipAgent(sip_settings(settings, host, public), ports, self._post, self.clock)
         self.sip.start()
         self.talk = TalkBridge(RtpPortPool("127.0.0.1", *settings.rtp_range()), self._post, self.clock, self.loop)
         self.switchboard = Switchboard(
@@ -379,8 +381,28 @@ def _why_not(error: OSError, host: str, port: int, kind: str) -> str:
     return f"SIP port {port} ({kind}) on {host} cannot be opened ({reason}); check --sip-host and --sip-port"
 
 
-def sip_settings(settings: Settings, host: str) -> SipSettings:
-    """The SIP side's settings. Raises ``ConfigError`` for a ``--direct-from`` that is none."""
+def public_side(settings: Settings, clock: Clock) -> tuple[StunClient | None, str]:
+    """Who tells how others see us, and our public address; without an answer there is no such address.
+
+    That is no reason not to start: telephones in the house do not need it.
+    """
+    if not settings.stun:
+        return None, settings.public_address
+    try:
+        stun = StunClient(settings.stun, clock)
+        public = settings.public_address or stun.public_address()
+    except NetworkError as error:
+        log.error("%s; calls from outside may have no audio", error)
+        return None, settings.public_address
+    log.info("our public address is %s, as the STUN server %s sees it", public, settings.stun)
+    return stun, public
+
+
+def sip_settings(settings: Settings, host: str, public: str = "") -> SipSettings:
+    """The SIP side's settings; ``public`` is our address out there.
+
+    Raises ``ConfigError`` for a ``--direct-from`` that is none.
+    """
     networks = {"local": (), "none": (), "any": ("0.0.0.0/0", "::/0")}.get(settings.direct_from)
     if networks is None:
         networks = tuple(part.strip() for part in settings.direct_from.split(","))
@@ -389,7 +411,7 @@ def sip_settings(settings: Settings, host: str) -> SipSettings:
             host=host,
             reach_out=reaches_out(settings),
             port=settings.sip_port,
-            public_address=settings.public_address,
+            public_address=public or settings.public_address,
             max_calls=settings.max_calls,
             direct_line=settings.direct_from != "none",
             direct_networks=networks,

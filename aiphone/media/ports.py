@@ -10,6 +10,7 @@ import threading
 
 from aiphone.errors import NetworkError
 from aiphone.events import RtpSockets
+from aiphone.media.stun import StunClient
 
 _RECEIVE_BUFFER = 262_144
 """Bytes: several seconds of packets, for a media thread that the machine keeps waiting."""
@@ -23,8 +24,12 @@ class RtpPortPool:
     packets of that call may still be on their way.
     """
 
-    def __init__(self, host: str, first: int, last: int) -> None:
-        """``host`` is a numeric address of this machine; the range includes both ends. NetworkError."""
+    def __init__(self, host: str, first: int, last: int, stun: StunClient | None = None) -> None:
+        """``host`` is a numeric address of this machine; the range includes both ends. NetworkError.
+
+        ``stun`` knows which ports others see.
+        """
+        self._stun = stun
         self._host, self._first, self._last = host, first, last
         start = first + first % 2
         self._pairs = (last + 1 - start) // 2
@@ -73,6 +78,11 @@ class RtpPortPool:
             sock.close()
             raise
         return sock
+
+    def public_ports(self, sockets: RtpSockets) -> tuple[int, int]:
+        """Ports for RTP and RTCP that those out there see. Any thread; with STUN it may wait for the server."""
+        found = self._stun.public_ports(sockets.rtp_fd, sockets.rtcp_fd) if self._stun is not None else None
+        return found or (sockets.port, sockets.port + 1)
 
     def close(self, sockets: RtpSockets) -> None:
         """Close a pair that no call wants (a call that the engine has taken closes its own). Any thread."""

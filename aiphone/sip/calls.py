@@ -151,7 +151,7 @@ class CallDesk:
         call.offered = not theirs
         call.theirs = theirs
         call.remote = remote_audio(theirs) if theirs else None
-        text = rewrite_local(ours, leg.host, leg.port, call.remote)
+        text = rewrite_local(ours, leg.host, leg.port, call.remote, rtcp_port=leg.rtcp_port)
         call.ours = text.encode("ascii", "replace").decode()
         return call.ours
 
@@ -302,6 +302,9 @@ class CallDesk:
         leg.port = leg.sockets.port
         if host:
             leg.host = advertised_address(self.settings.public_address, leg.source, host)
+        leg.rtcp_port = leg.port + 1
+        if self.settings.public_address and leg.host == self.settings.public_address:
+            leg.port, leg.rtcp_port = self.ports.public_ports(leg.sockets)
 
     def answer(self, call_id: str, code: int) -> None:
         """Send a response below 300; nothing when the call is gone already. 200 waits until the line has rung."""

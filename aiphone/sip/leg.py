@@ -42,6 +42,8 @@ class Leg:
     sockets: RtpSockets | None = None
     """Owned here until they are handed over."""
     port: int = 0
+    """Where the other side sends RTP: our port, or what a NAT makes of it."""
+    rtcp_port: int = 0
     announced: bool = False
     """``IncomingCall`` or ``OutgoingCall`` is posted, so ``CallEnded`` is owed."""
     placed: bool = False

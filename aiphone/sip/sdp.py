@@ -215,8 +215,12 @@ def acceptable(text: str) -> bool:
     return audio is not None and bool(audio.codecs)
 
 
-def rewrite_local(text: str, host: str, port: int, remote: RemoteAudio | None = None, ptime_ms: int = 20) -> str:
-    """Our description with its audio at ``host:port`` (RTCP at ``port + 1``) and nothing but what we have.
+def rewrite_local(
+    text: str, host: str, port: int, remote: RemoteAudio | None = None, ptime_ms: int = 20, *, rtcp_port: int = 0
+) -> str:
+    """Our description with its audio at ``host:port`` and nothing but what we have.
+
+    RTCP is at ``rtcp_port``, 0 for ``port + 1``.
 
     The audio line keeps its place, direction and payload type numbers. When it is closed already it stays so.
     ``remote`` is the offer that this answers, None when this is the offer.
@@ -231,7 +235,8 @@ def rewrite_local(text: str, host: str, port: int, remote: RemoteAudio | None = 
         types = _payload_types(entry)
         if ours and any(name in CODECS for name, _ in types):
             mux = remote is not None and remote.rtcp_mux
-            media.append(_our_audio(entry, types, port, connection, ptime_ms, mux=mux))
+            ports = (port, rtcp_port or port + 1)
+            media.append(_our_audio(entry, types, ports, connection, ptime_ms, mux=mux))
             done = True
         else:
             media.append(_closed(entry, connection))
@@ -250,12 +255,13 @@ def _addressed(line: Line, host: str, family: str, connection: str) -> Line:
 
 
 def _our_audio(
-    media: Media, types: list[tuple[str, int]], port: int, connection: str, ptime_ms: int, *, mux: bool
+    media: Media, types: list[tuple[str, int]], ports: tuple[int, int], connection: str, ptime_ms: int, *, mux: bool
 ) -> Media:
+    port, rtcp_port = ports
     # RFC 8866 section 5: c= and b= come before the attributes.
     kept = [line for line in media.lines if line.type in "ib"]
     # RFC 5761 section 5.1.1: with rtcp-mux agreed on, RTCP has the port of RTP.
-    attributes = ["rtcp-mux"] if mux else [f"rtcp:{port + 1} {connection}"]
+    attributes = ["rtcp-mux"] if mux else [f"rtcp:{rtcp_port} {connection}"]
     for name, number in types:
         written = name.lower() if name == "TELEPHONE-EVENT" else name
         attributes.append(f"rtpmap:{number} {written}/8000")

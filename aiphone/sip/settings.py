@@ -35,6 +35,10 @@ class RtpPorts(Protocol):
         """
         ...
 
+    def public_ports(self, sockets: RtpSockets) -> tuple[int, int]:
+        """Ports for RTP and RTCP that those see who are told our public address."""
+        ...
+
     def close(self, sockets: RtpSockets) -> None:
         """Close the pair and give its port back."""
         ...

@@ -30,7 +30,11 @@ ROOT = Path(__file__).resolve().parents[2]
 class Ports:
     """RTP sockets, on loopback where nothing else is said; counted."""
 
-    def __init__(self, limit, host):
+    def __init__(self, limit, host, stun=""):
+        from aiphone.clock import SystemClock
+        from aiphone.media.stun import StunClient
+
+        self.stun = StunClient(stun, SystemClock()) if stun else None
         self.open_now = 0
         self.host = host
         self.limit = limit
@@ -52,6 +56,10 @@ class Ports:
         rtcp.bind((host, 0))
         port = rtp.getsockname()[1]
         return RtpSockets(rtp.detach(), rtcp.detach(), port)
+
+    def public_ports(self, sockets):
+        found = self.stun.public_ports(sockets.rtp_fd, sockets.rtcp_fd) if self.stun else None
+        return found or (sockets.port, sockets.port + 1)
 
     def close(self, sockets):
         with self.lock:
@@ -102,7 +110,8 @@ def child():
     logging.basicConfig(level=options.get("log", "WARNING"), stream=sys.stderr, format="%(name)s %(message)s")
     answers = options.get("answer", True)
     own = options.get("settings", {}).get("host", "127.0.0.1")
-    ports = Ports(options.get("ports", 10_000), own if ":" in own else "127.0.0.1")
+    stun = options.get("stun", "")
+    ports = Ports(options.get("ports", 10_000), own if ":" in own or stun else "127.0.0.1", stun)
     held, lock, out = {}, threading.Lock(), sys.stdout
 
     def say(value):

@@ -288,3 +288,52 @@ def test_our_bye_reaches_a_caller_behind_nat() -> None:
         finally:
             agent.stop()
             close_all()
+
+
+@pytest.mark.behaviour("Behind a NAT ourselves: address and ports from a STUN server", "RFC 5389, RFC 8866 section 5.7")
+def test_our_public_address_and_ports_by_stun() -> None:
+    turnserver, iptables = _program("turnserver"), _program("iptables")
+    there = "203.0.113.2"
+    with Machine() as ours, Machine() as router, Machine() as world:
+        ours.plug(router, "192.168.81.2/24", "192.168.81.1/24")
+        router.plug(world, "203.0.113.1/24", f"{there}/24")
+        router.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        ours.run("ip", "route", "add", "default", "via", "192.168.81.1")
+        # Other ports than ours, but the same for every destination.
+        router.run(
+            iptables, "-t", "nat", "-A", "POSTROUTING", "-s", "192.168.81.2/32", "-p", "udp", "-j", "MASQUERADE",
+            "--to-ports", "1024-9999",
+        )  # fmt: skip
+        with world.inside():
+            stun = subprocess.Popen(
+                [turnserver, "-n", "-S", "-L", there, "-p", "3478", "--no-cli", "--no-tls", "--no-dtls",
+                 "--log-file", "stdout", "--pidfile", "/dev/null"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+
+        async def scenario(agent: Agent) -> None:
+            async with Caller(there) as caller:
+                agent.do("place_call", call_id="o1", uri=caller.uri, line_id=None)
+                call = await caller.incoming()
+                offer = audio(call.remote_sdp)
+                assert offer is not None
+                assert offer.host == "203.0.113.1"
+                assert 1024 <= offer.port <= 9999
+                call.answer()
+                ours = await asyncio.to_thread(agent.wait, "MediaNegotiated")
+                assert ours["sockets"]["port"] != offer.port
+                agent.do("hangup", call_id="o1")
+                assert await call.wait_ended() == "remote"
+
+        try:
+            with ours.inside():
+                agent = Agent(settings={"host": "0.0.0.0", "public_address": "203.0.113.1"}, stun=there)
+            try:
+                with world.inside():
+                    in_loop(scenario(agent))
+            finally:
+                agent.stop()
+                close_all()
+        finally:
+            stun.terminate()
+            stun.wait(10)
