@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from aiphone.caller import tone, write_wav
+from aiphone.events import Pcm
 
 CONFIG = """\
 sip_listen {host}:0
@@ -43,10 +44,12 @@ class Baresip:
 
     def __init__(
         self, program: str, folder: Path, *, encryption: str = "srtp", dial: str = "", seconds: int = 20,
-        transport: str = "", tls: str = "", rest: str = "",
+        transport: str = "", tls: str = "", rest: str = "", says: Pcm | None = None,
     ) -> None:  # fmt: skip
+        """``says`` is what its microphone hears (int16 at 8 kHz), else a tone; it hears into ``heard``."""
         folder.mkdir(exist_ok=True)
-        write_wav(folder / "says.wav", tone(440.0, float(seconds)))
+        self.heard = folder / "heard.wav"
+        write_wav(folder / "says.wav", tone(440.0, float(seconds)) if says is None else says)
         config = CONFIG.format(folder=folder, modules=modules(), host="127.0.0.1", tls=tls)
         (folder / "config").write_text(config, encoding="utf-8")
         account = ACCOUNT.format(host="127.0.0.1", encryption=encryption, transport=transport, rest=rest)

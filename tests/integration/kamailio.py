@@ -34,6 +34,7 @@ dns=no
 rev_dns=no
 listen=udp:{host}:{port}
 listen=tcp:{host}:{port}
+{tls}
 
 loadmodule "tm.so"
 loadmodule "sl.so"
@@ -115,6 +116,16 @@ request_route {{
 """
 
 
+_TLS = """\
+listen=tls:{host}:{port}
+enable_tls=yes
+loadmodule "tls.so"
+modparam("tls", "private_key", "{certificate}")
+modparam("tls", "certificate", "{certificate}")
+modparam("tls", "tls_method", "TLSv1.2+")
+"""
+
+
 class KamailioError(Exception):
     """Kamailio did not start; the text ends with its log."""
 
@@ -135,8 +146,15 @@ def free_port(host: str = "127.0.0.1") -> int:
 class Kamailio:
     """The process. Use it in a ``with`` block; any one thread."""
 
-    def __init__(self, program: str, passwords: Mapping[str, str], folder: Path, host: str = "127.0.0.1") -> None:
-        """``program`` is the path of kamailio, ``passwords`` are by user name, ``folder`` is for its files."""
+    def __init__(
+        self, program: str, passwords: Mapping[str, str], folder: Path, host: str = "127.0.0.1", certificate: str = ""
+    ) -> None:
+        """``program`` is the path of kamailio, ``passwords`` are by user name, ``folder`` is for its files.
+
+        With a ``certificate`` (PEM, its key in the same file) it listens for TLS too, at ``tls_port``.
+        """
+        self.tls_port = free_port(host) if certificate else 0
+        tls = _TLS.format(host=host, port=self.tls_port, certificate=certificate) if certificate else ""
         self.host = host
         self.port = free_port(host)
         self._log_path = folder / "kamailio.log"
@@ -145,7 +163,7 @@ class Kamailio:
         self._folder = folder
         lines = "\n".join(f'    $sht(passwords=>{user}) = "{word}";' for user, word in passwords.items())
         self._config.write_text(
-            _CONFIG.format(host=host, port=self.port, passwords=lines, realm=REALM), encoding="utf-8"
+            _CONFIG.format(host=host, port=self.port, passwords=lines, realm=REALM, tls=tls), encoding="utf-8"
         )
         self._program = program
 
