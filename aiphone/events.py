@@ -124,6 +124,9 @@ class RtpStream:
     """The same of what the other side sends; given together with ``srtp_send``."""
     srtp_suite: str = ""
     """``"AES_CM_128_HMAC_SHA1_80"`` or ``"AES_CM_128_HMAC_SHA1_32"`` (RFC 4568 section 6.2)."""
+    comfort_noise: bool = False
+    """Both sides have payload type 13 (RFC 3389): while nothing is queued, its packets are sent and not silence. Of
+    G.711 only."""
 
 
 @dataclass(frozen=True, slots=True)

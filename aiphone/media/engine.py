@@ -55,7 +55,7 @@ def dbfs(mean_square: float) -> float:
     return max(SILENCE_DBFS, 10.0 * math.log10(mean_square)) if mean_square > 0 else SILENCE_DBFS
 
 
-def _native_stream(stream: RtpStream) -> tuple[bytes, int, int, int, int, int, bool, bool, bool]:
+def _native_stream(stream: RtpStream) -> tuple[bytes, int, int, int, int, int, bool, bool, bool, bool]:
     try:
         host = ipaddress.ip_address(stream.remote_host).packed
     except ValueError:
@@ -82,6 +82,7 @@ def _native_stream(stream: RtpStream) -> tuple[bytes, int, int, int, int, int, b
         stream.send,
         stream.receive,
         stream.rtcp_mux,
+        stream.comfort_noise,
     )
 
 

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from aiphone.native.srtp import NativeCrypto
 from aiphone.native.tap import NativeTap
 
-Stream = tuple[bytes, int, int, int, int, int, bool, bool, bool]
+Stream = tuple[bytes, int, int, int, int, int, bool, bool, bool, bool]
 Crypto = tuple[NativeCrypto | None, NativeCrypto | None]
 
 def live_allocations() -> int: ...

@@ -72,6 +72,7 @@ cdef struct Stream:
     bint send
     bint receive
     bint rtcp_mux
+    bint noise              # both sides know comfort noise (RFC 3389): silence need not be sent
 
 cdef struct Command:
     int kind
@@ -192,6 +193,7 @@ cdef struct Call:
     bint mark               # the next packet begins a talk spurt
     bint sounding           # something audible was sent since the ring was empty
     int idle                # steps since the ring ran empty
+    int unsent              # steps of silence since the last packet of comfort noise
     int64_t taken           # queued samples taken so far, in a packet or about to be
     bint started_pending
     bint drained_pending

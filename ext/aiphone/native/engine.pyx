@@ -318,7 +318,7 @@ cdef int fill_stream(Stream* s, int fd, tuple stream) except -1:
     cdef int v6 = socket_is_v6(fd)
     cdef bytes host
     cdef int port, rtcp_port
-    host, port, rtcp_port, s.payload_type, s.key_type, s.ptime, s.send, s.receive, s.rtcp_mux = stream
+    host, port, rtcp_port, s.payload_type, s.key_type, s.ptime, s.send, s.receive, s.rtcp_mux, s.noise = stream
     if (v6 < 0 or address_set(&s.remote, v6, host, <int>len(host), port) != 0
             or address_set(&s.remote_rtcp, v6, host, <int>len(host), rtcp_port) != 0):
         raise MediaError("the peer's media address does not fit the socket; use the same kind of IP address on both sides")
@@ -459,7 +459,7 @@ cdef class NativeEngine:
         """Put a call on the media thread; the descriptors belong to the engine once this returns.
 
         ``stream`` is ``(host: bytes of 4 or 16, port, rtcp_port, payload_type, key_payload_type or -1,
-        ptime in samples at 8 kHz, send, receive, rtcp_mux)``; ``cname`` has 16 bytes; ``crypto`` is
+        ptime in samples at 8 kHz, send, receive, rtcp_mux, comfort noise)``; ``cname`` has 16 bytes; ``crypto`` is
         the pair of NativeCryptos for sending and receiving, each may be None.
         """
         cdef Command command

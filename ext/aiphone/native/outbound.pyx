@@ -1,16 +1,17 @@
 """Playout: ring, gain, resampling, G.711, pacing by the step, RTP; keys; RTCP reports.
 
 The stream never pauses while the call may send: an empty ring is sent as silence, so the peer's jitter buffer and
-any NAT on the way stay as they are. Positions count the queued samples that have left the socket; silence in between
+any NAT on the way stay as they are. Where comfort noise was negotiated, its packets take the place of silence: one at
+once and then five a second. Positions count the queued samples that have left the socket; silence in between
 and samples dropped by a flush do not count.
 """
 
-from libc.math cimport sqrt
+from libc.math cimport log10, sqrt
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memmove, memset
 
 from aiphone.native.call cimport (
-    CNAME_LEN, EVENT_PLAYOUT_DRAINED, EVENT_PLAYOUT_STARTED, FRAME, LINE_FRAME, MAX_PTIME, PT_G722, PT_PCMA, Call, Core,
+    CNAME_LEN, EVENT_PLAYOUT_DRAINED, EVENT_PLAYOUT_STARTED, FRAME, LINE_FRAME, MAX_PTIME, PT_CN, PT_G722, PT_PCMA, Call, Core,
     emit, mean_square, next_random,
 )
 from aiphone.native.g711 cimport alaw_encode, ulaw_encode
@@ -34,6 +35,7 @@ cdef enum:
     FADE = 128              # 8 ms at 16 kHz: no click, and over within the packet
     PACKET_WORDS = 127      # header, 60 ms and what SRTP adds; it asks for words
     REPORT_WORDS = 36
+    NOISE_STEPS = 10        # from one packet of comfort noise to the next
     RESAMPLER_TAIL = 3      # silent steps after which the resampler holds nothing but zeros
 
 
@@ -136,6 +138,26 @@ cdef void nothing_to_say(Core* core, Call* c) noexcept nogil:
     encode(c, pcm)
 
 
+cdef bint only_noise(Core* core, Call* c) noexcept nogil:
+    # Whether this step is one of silence that is described and not sent (RFC 3389). A begun packet is filled first.
+    cdef unsigned char level = 127      # -dBov
+    if (not c.stream.noise or c.stream.payload_type == PT_G722 or c.idle < RESAMPLER_TAIL or c.coded_len
+            or ring_used(&c.playout) or load_acquire(&c.flush_to) > load_relaxed(&c.playout.head)):
+        c.unsent = 0
+        return False
+    c.idle += 1
+    c.gain = load_real(&c.gain_target)
+    store_real(&c.stats.power_out, c.stats.power_out * (1.0 - METER))
+    if c.unsent % NOISE_STEPS == 0:
+        if core.comfort_level > 0.0:
+            level = <unsigned char>min(max(-10.0 * log10(core.comfort_level) + 0.5, 0.0), 127.0)
+        send_packet(core, c, PT_CN, c.timestamp, &level, 1, False)
+    c.unsent += 1
+    c.timestamp += LINE_FRAME
+    c.mark = True
+    return True
+
+
 cdef void next_frame(Core* core, Call* c, bint muted) noexcept nogil:
     # Appends one frame to c.coded and notes what is to be reported once it has left.
     cdef short pcm[FRAME]
@@ -202,6 +224,8 @@ cdef bint outbound_step(Core* core, Call* c, int64_t tick, double due) noexcept 
         c.timestamp += LINE_FRAME
         c.mark = True
         return True
+    if key != 0 and only_noise(core, c):
+        return c.unsent % NOISE_STEPS == 1
     next_frame(core, c, key == 0)
     while c.coded_len >= ptime:
         send_packet(core, c, c.stream.payload_type, c.timestamp, c.coded, ptime, c.mark)

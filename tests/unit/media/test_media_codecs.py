@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -113,6 +114,31 @@ def test_a_forged_stranger_opens_no_door(bench: Bench) -> None:
 def test_half_a_pair_of_keys_is_refused(bench: Bench) -> None:
     with pytest.raises(MediaError, match="both directions"):
         bench.call.update(bench.stream(srtp_send=OURS, srtp_suite=SUITE))
+
+
+def test_silence_is_described_and_not_sent_where_comfort_noise_was_negotiated() -> None:
+    b = Bench(comfort_noise_dbfs=-50.0)
+    b.call.update(b.stream(comfort_noise=True))
+    b.tick(n=31)
+    b.call.write(tone(0.04))
+    b.tick(n=25)
+    packets = headers(b.peer.received())
+    kinds = "".join("n" if p[0] == 13 else "s" for p in packets)
+    assert re.fullmatch("s{0,3}n{3,4}s{5,6}n{2,3}", kinds), kinds
+    assert {p[5] for p in packets if p[0] == 13} == {bytes([50])}
+    assert [(y[2] - x[2]) % 65536 for x, y in itertools.pairwise(packets)] == [1] * (len(packets) - 1)
+    noise = [p for p in packets if p[0] == 13]
+    assert (noise[1][3] - noise[0][3]) % 2**32 == 10 * 160
+    talk = packets[kinds.index("ns") + 1]
+    assert talk[1], "a talk spurt begins with the marker"
+    b.close()
+
+
+@needs_g722
+def test_comfort_noise_of_8_khz_is_not_for_wideband(bench: Bench) -> None:
+    bench.call.update(bench.stream(comfort_noise=True, codec="G722", payload_type=9))
+    bench.tick(n=20)
+    assert 13 not in {p[0] for p in headers(bench.peer.received())}
 
 
 @pytest.mark.parametrize("codec", ["PCMU", "PCMA"])

@@ -34,7 +34,7 @@ def udp() -> socket.socket:
 def stream(port: int, **changes: object) -> tuple:  # type: ignore[type-arg]
     values = {
         "host": LOOPBACK, "port": port, "rtcp": port + 1, "pt": 0, "keys": 101, "ptime": 160,
-        "send": True, "receive": True, "mux": False,
+        "send": True, "receive": True, "mux": False, "noise": False,
     }  # fmt: skip
     return tuple({**values, **changes}.values())
 
