@@ -170,7 +170,7 @@ def cache(path: Path, threads: int, size: int) -> Figures:
     losses: dict[str, float] = {}
     text: list[int] = []
     for kind in ("f16", "q8_0"):
-        options = BackendOptions(threads=threads, n_seq_max=8, n_ctx_per_call=1024, max_calls=8, kv_type=kind)
+        options = BackendOptions(threads=threads, n_seq_max=8, n_ctx_per_call=1024, max_calls=8, kv_types=(kind, kind))
         backend = LlamaCpp(path, options)
         text = text or backend.tokenize(" ".join(m.content for n in range(8) for m in peers.story(peers.persona(1), n)))
         text = text[:size]

@@ -72,7 +72,7 @@ def make_language_model(
         n_gpu_layers=settings.gpu_layers,
         use_gpu=not settings.no_gpu,
         flash_attn=True if settings.flash_attn else None,
-        kv_type=settings.cache_type,
+        kv_types=(settings.cache_type_k, settings.cache_type_v),
         cores=cores,
     )
 

@@ -116,10 +116,10 @@ class LlamaCpp:
         template = lib.llama_model_chat_template(self._model, None)
         self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
         self.can_cut = not (lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model))
-        self.kv_bytes_per_token = self._kv_bytes_per_token(options.kv_type)
+        self.kv_bytes_per_token = self._kv_bytes_per_token(*options.kv_types)
         self.bos_text = self.piece(lib.llama_vocab_bos(self._vocab), special=True).decode("utf-8", "replace")
         self.adds_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
-        self.fingerprint = f"{_file_digest(path)}:{options.kv_type}:{self.n_vocab}"
+        self.fingerprint = f"{_file_digest(path)}:{options.kv_name}:{self.n_vocab}"
         self._piece_buffer = ctypes.create_string_buffer(256)
         self.gpu = devices() if options.use_gpu and options.n_gpu_layers != 0 else []
         self._make_context(options)
@@ -153,9 +153,9 @@ class LlamaCpp:
         params.n_seq_max = min(options.n_seq_max, lib.llama_max_parallel_sequences())
         self._threads, self._cores = options.threads, options.cores
         params.n_threads = params.n_threads_batch = options.threads
-        params.type_k = params.type_v = _KV_TYPES[options.kv_type][0]
+        params.type_k, params.type_v = (_KV_TYPES[kind][0] for kind in options.kv_types)
         # A quantised V cache needs flash attention; otherwise llama.cpp decides (-1) unless told.
-        quantised = options.kv_type != "f16"
+        quantised = options.kv_types[1] != "f16"
         params.flash_attn_type = 1 if quantised else {None: -1, True: 1, False: 0}[options.flash_attn]
         params.offload_kqv = params.op_offload = options.use_gpu
         params.kv_unified = True
@@ -172,7 +172,7 @@ class LlamaCpp:
                 "lower --max-calls, or choose a smaller model."
             )
 
-    def _kv_bytes_per_token(self, kv_type: str) -> float:
+    def _kv_bytes_per_token(self, type_k: str, type_v: str) -> float:
         """Size of one cell over all layers, from the model's shape (llama.cpp: ``n_embd_k_gqa + n_embd_v_gqa``)."""
         architecture = self.meta("general.architecture")
         heads, kv_heads = lib.llama_model_n_head(self._model), lib.llama_model_n_head_kv(self._model)
@@ -180,7 +180,7 @@ class LlamaCpp:
         key = int(self.meta(f"{architecture}.attention.key_length") or width)
         value = int(self.meta(f"{architecture}.attention.value_length") or width)
         layers = lib.llama_model_n_layer(self._model)
-        return float(layers * kv_heads * (key + value) * _KV_TYPES[kv_type][1])
+        return float(layers * kv_heads * (key * _KV_TYPES[type_k][1] + value * _KV_TYPES[type_v][1]))
 
     def _make_batch(self) -> None:
         """A ``llama_batch`` over numpy arrays: filling it is slicing, not one ctypes call for each field."""

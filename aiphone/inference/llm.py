@@ -102,7 +102,7 @@ class LanguageModel:
     ``max_calls``
         calls expected at once; sequences for all of them and for a few persona templates are made. Calls beyond
         llama.cpp's limit share sequences, and read again what they lost.
-    ``n_gpu_layers``, ``use_gpu``, ``flash_attn``, ``kv_type``
+    ``n_gpu_layers``, ``use_gpu``, ``flash_attn``, ``kv_types``
         as in llama.cpp (``-ngl``, ``-ng``, ``-fa``, ``-ctk``/``-ctv``); -1 layers is all, ``flash_attn`` None lets
         llama.cpp decide.
     ``n_ctx_total``
@@ -127,16 +127,17 @@ class LanguageModel:
         n_gpu_layers: int = -1,
         use_gpu: bool = True,
         flash_attn: bool | None = None,
-        kv_type: str = "f16",
+        kv_types: tuple[str, str] = ("f16", "f16"),
         n_ctx_total: int | None = None,
         limits: Limits | None = None,
         cores: Cores | None = None,
         make_backend: Callable[[Path, BackendOptions], Backend] | None = None,
     ) -> None:
-        if kv_type not in ("f16", "q8_0"):
-            raise InferenceError(f"The KV cache type '{kv_type}' is unknown: choose f16 or q8_0.")
-        if kv_type != "f16" and flash_attn is False:
-            raise InferenceError("A q8_0 KV cache needs flash attention: drop -fa off, or choose f16.")
+        for kind in kv_types:
+            if kind not in ("f16", "q8_0"):
+                raise InferenceError(f"The KV cache type '{kind}' is unknown: choose f16 or q8_0.")
+        if kv_types[1] != "f16" and flash_attn is False:
+            raise InferenceError("Values of type q8_0 need flash attention: drop -fa off, or choose f16.")
         self._path = model_path
         self._post = post
         self._clock = clock
@@ -150,7 +151,7 @@ class LanguageModel:
             use_gpu=use_gpu,
             n_gpu_layers=n_gpu_layers,
             flash_attn=flash_attn,
-            kv_type=kv_type,
+            kv_types=kv_types,
             cores=cores or Cores(),
         )
         self._make_backend = make_backend or _llama_cpp
@@ -307,7 +308,7 @@ class LanguageModel:
             "ready": True,
             "file": self._path.name,
             "threads": self._options.threads,
-            "kv_type": self._options.kv_type,
+            "kv_type": self._options.kv_name,
             **scheduler.status(),
         }
 

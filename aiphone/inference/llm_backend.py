@@ -35,10 +35,15 @@ class BackendOptions:
     """Layers on the accelerator; -1 is all."""
     flash_attn: bool | None = None
     """None lets llama.cpp decide."""
-    kv_type: str = "f16"
-    """``"f16"`` or ``"q8_0"``."""
+    kv_types: tuple[str, str] = ("f16", "f16")
+    """Of keys and of values: ``"f16"`` or ``"q8_0"``."""
     cores: Cores = field(default_factory=Cores)
     """Who else computes; ``threads`` is for a machine on which nobody does."""
+
+    @property
+    def kv_name(self) -> str:
+        """The types in one word: ``q8_0``, or ``q8_0/f16`` where they are not the same."""
+        return "/".join(dict.fromkeys(self.kv_types))
 
     def n_ctx(self, bytes_per_token: float) -> int:
         """Cells for all calls together.

@@ -308,7 +308,7 @@ def test_the_end_of_a_turn_is_likelier_after_a_question_than_within_it(backend):
 
 
 def test_an_eight_bit_cache_works(path):
-    options = BackendOptions(threads=2, n_seq_max=4, n_ctx_per_call=512, max_calls=2, kv_type="q8_0")
+    options = BackendOptions(threads=2, n_seq_max=4, n_ctx_per_call=512, max_calls=2, kv_types=("q8_0", "q8_0"))
     backend = LlamaCpp(path, options)
     with Desk(backend) as desk:
         desk.scheduler.open("c", PERSONA, None, None)

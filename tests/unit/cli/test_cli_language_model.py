@@ -55,5 +55,6 @@ def test_the_key_is_no_setting():
 
 
 def test_an_unknown_cache_type_is_said():
-    with pytest.raises(ConfigError, match="q8_0"):
-        Settings(cache_type="q1").check()
+    for wrong in (Settings(cache_type_k="q1"), Settings(cache_type_v="q1")):
+        with pytest.raises(ConfigError, match="q8_0"):
+            wrong.check()

@@ -125,6 +125,6 @@ def test_a_surprise_while_loading_is_an_error_of_start(caplog):
 
 def test_settings_that_exclude_each_other():
     with pytest.raises(InferenceError, match="q4_9"):
-        make(make_backend=lambda path, options: None, kv_type="q4_9")
+        make(make_backend=lambda path, options: None, kv_types=("f16", "q4_9"))
     with pytest.raises(InferenceError, match="flash attention"):
-        make(make_backend=lambda path, options: None, kv_type="q8_0", flash_attn=False)
+        make(make_backend=lambda path, options: None, kv_types=("f16", "q8_0"), flash_attn=False)
