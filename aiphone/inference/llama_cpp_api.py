@@ -22,8 +22,10 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
+from aiphone.clock import Clock, SystemClock
 from aiphone.errors import InferenceError, ModelError
 from aiphone.inference.llm_backend import BackendOptions, Entry, Sampler
+from aiphone.inference.llm_threads import Crew
 from aiphone.inference.sampling import LlamaSampler
 from aiphone.persona import Message, Sampling
 
@@ -104,7 +106,8 @@ class LlamaCpp:
     often: not enough memory).
     """
 
-    def __init__(self, path: Path, options: BackendOptions) -> None:
+    def __init__(self, path: Path, options: BackendOptions, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._model: Any = None
         self._ctx: Any = None
         self._log = _install_log()
@@ -151,7 +154,7 @@ class LlamaCpp:
         params.n_ctx = options.n_ctx(self.kv_bytes_per_token)
         params.n_batch = params.n_ubatch = options.n_batch
         params.n_seq_max = min(options.n_seq_max, lib.llama_max_parallel_sequences())
-        self._threads, self._cores = options.threads, options.cores
+        self._cores, self._crew = options.cores, Crew(options.threads)
         params.n_threads = params.n_threads_batch = options.threads
         params.type_k, params.type_v = (_KV_TYPES[kind][0] for kind in options.kv_types)
         # A quantised V cache needs flash attention; otherwise llama.cpp decides (-1) unless told.
@@ -272,9 +275,12 @@ class LlamaCpp:
             self._rows.append(end - 1)
             n = end
         self._batch.n_tokens = n
-        with self._cores.working(self._threads) as threads:
+        with self._cores.working(self._crew.choose(n)) as threads:
             lib.llama_set_n_threads(self._ctx, threads, threads)
-            return int(lib.llama_decode(self._ctx, self._batch))
+            began = self._clock.now()
+            code = int(lib.llama_decode(self._ctx, self._batch))
+            self._crew.took(threads, n, self._clock.now() - began)
+        return code
 
     def logits(self, index: int) -> npt.NDArray[np.float32]:
         """Logits of entry ``index`` of the last ``decode``, shape ``(n_vocab,)``; a view, valid until the next."""

@@ -98,7 +98,8 @@ def test_a_call_is_answered_with_our_media_and_ended_by_the_caller(agent, peer):
     assert media["stream"] == {
         "remote_host": "127.0.0.1", "remote_port": 40_000, "payload_type": 0, "codec": "PCMU",
         "dtmf_payload_type": 101, "ptime_ms": 20, "send": True, "receive": True,
-        "remote_rtcp_port": 40_001, "rtcp_mux": False, "srtp_send": None, "srtp_receive": None, "srtp_suite": "", "comfort_noise": False,
+        "remote_rtcp_port": 40_001, "rtcp_mux": False, "srtp_send": None, "srtp_receive": None, "srtp_suite": "",
+        "comfort_noise": False,
     }  # fmt: skip
     agent.wait("CallConfirmed", call_id=incoming["call_id"])
 

@@ -1,0 +1,43 @@
+"""How many threads a decode gets, by what decodes cost lately."""
+
+from collections import Counter
+
+from aiphone.inference.llm_threads import Crew
+
+
+def decodes(crew: Crew, count: int, tokens: int, cost: dict[int, float]) -> Counter[int]:
+    chosen: Counter[int] = Counter()
+    for _ in range(count):
+        threads = crew.choose(tokens)
+        chosen[threads] += 1
+        crew.took(threads, tokens, cost[threads] * tokens)
+    return chosen
+
+
+QUIET = {1: 0.010, 4: 0.004}
+BUSY = {1: 0.015, 4: 0.100}
+
+
+def test_on_a_quiet_machine_a_decode_has_all_threads_but_now_and_then() -> None:
+    assert decodes(Crew(4), 200, 1, QUIET)[4] > 180
+
+
+def test_when_others_take_the_cores_one_thread_is_quicker_and_all_are_used_again_when_they_have_left() -> None:
+    crew = Crew(4)
+    decodes(crew, 50, 1, QUIET)
+    decodes(crew, 10, 1, BUSY)
+    assert decodes(crew, 100, 1, BUSY)[1] > 90
+    decodes(crew, 400, 1, QUIET)
+    assert decodes(crew, 100, 1, QUIET)[4] > 90
+
+
+def test_a_prompt_and_a_token_are_judged_apart() -> None:
+    crew = Crew(4)
+    decodes(crew, 50, 1, BUSY)
+    decodes(crew, 50, 64, QUIET)
+    assert decodes(crew, 20, 1, BUSY)[1] > 15
+    assert decodes(crew, 20, 64, QUIET)[4] > 15
+
+
+def test_one_thread_stays_one() -> None:
+    assert decodes(Crew(1), 30, 1, {1: 0.01}) == {1: 30}
