@@ -143,6 +143,15 @@ def test_a_bridge_is_the_same_however_it_is_cut() -> None:
     assert np.array_equal(whole.good(pcm[:160]), parts.good(pcm[:160]))
 
 
+def test_a_long_gap_is_silent_in_the_middle_and_ends_at_full_level() -> None:
+    pcm = voice(8000, 0.3)
+    concealer = Concealer(8000)
+    concealer.good(pcm)
+    gap = np.concatenate([concealer.bridge(160, pcm[:160], left) for left in range(8000, 0, -160)])
+    assert not gap[1200:6800].any()
+    assert rms(gap[7900:]) > 0.8 * rms(pcm)
+
+
 def test_a_frame_too_short_to_have_a_period_or_already_due_is_no_bridge() -> None:
     pcm = voice(8000, 0.3)
     a, b, c = Concealer(8000), Concealer(8000), Concealer(8000)
