@@ -69,7 +69,7 @@ cdef extern from *:
        looked up likewise; `quiet` is that of segment 0, which in A-law is shifted as segment 1 is. */
     FOR_AVX2 static inline __attribute__((always_inline)) __m256i encode_32(const int16_t *src, int bias, char quiet,
                                                                            char inverted) {
-        const __m256i half = _mm256_set1_epi8(15), zero = _mm256_setzero_si256();
+        const __m256i half = _mm256_set1_epi8(15), zero = _mm256_setzero_si256(), ones = _mm256_set1_epi8(-1);
         const __m256i segment_low = _mm256_broadcastsi128_si256(
             _mm_setr_epi8(0, 0, 16, 16, 32, 32, 32, 32, 48, 48, 48, 48, 48, 48, 48, 48));
         const __m256i segment_high = _mm256_broadcastsi128_si256(
@@ -79,8 +79,9 @@ cdef extern from *:
         const __m256i power_high = _mm256_broadcastsi128_si256(
             _mm_setr_epi8(-1, 8, 4, 4, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1));
         __m256i x = _mm256_loadu_si256((const __m256i *)src), y = _mm256_loadu_si256((const __m256i *)(src + 16));
-        __m256i a = _mm256_adds_epi16(_mm256_xor_si256(x, _mm256_srai_epi16(x, 15)), _mm256_set1_epi16((short)bias));
-        __m256i b = _mm256_adds_epi16(_mm256_xor_si256(y, _mm256_srai_epi16(y, 15)), _mm256_set1_epi16((short)bias));
+        /* The larger of x and its complement is the magnitude, one's complement where x is negative. */
+        __m256i a = _mm256_adds_epi16(_mm256_max_epi16(x, _mm256_xor_si256(x, ones)), _mm256_set1_epi16((short)bias));
+        __m256i b = _mm256_adds_epi16(_mm256_max_epi16(y, _mm256_xor_si256(y, ones)), _mm256_set1_epi16((short)bias));
         __m256i top = _mm256_packus_epi16(_mm256_srli_epi16(a, 7), _mm256_srli_epi16(b, 7));
         __m256i low = _mm256_and_si256(top, half), high = _mm256_and_si256(_mm256_srli_epi16(top, 4), half);
         __m256i segment = _mm256_max_epu8(_mm256_shuffle_epi8(segment_low, low),
