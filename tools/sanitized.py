@@ -49,9 +49,16 @@ else:
 """
 
 
+def with_srtp() -> bool:
+    """Whether libsrtp2 is there to be linked, so that what is encrypted is tested too."""
+    if shutil.which("pkg-config") is None:
+        return False
+    return subprocess.run(["pkg-config", "--exists", "libsrtp2"], check=False).returncode == 0
+
+
 def built() -> Path:
     """Where the build of the present sources is, or will be."""
-    key = hashlib.sha256(repr([C_FLAGS, sysconfig.get_config_var("EXT_SUFFIX")]).encode())
+    key = hashlib.sha256(repr([C_FLAGS, sysconfig.get_config_var("EXT_SUFFIX"), with_srtp()]).encode())
     for path in sorted([*SOURCES.glob("*.py[xd]"), *SOURCES.glob("*.h"), COVERAGE]):
         key.update(path.name.encode() + path.read_bytes())
     return cache_directory() / "sanitized" / key.hexdigest()[:16]
@@ -86,15 +93,16 @@ def build() -> Path:
 
     os.environ["CC"] = "gcc"
     headers = [str(p) for p in [*SOURCES.glob("*.pxd"), *SOURCES.glob("*.h")]]
+    secret = with_srtp()
     extensions = [
         Extension(
             f"aiphone.native.{path.stem}",
             [str(path.relative_to(ROOT))],
             include_dirs=[numpy.get_include(), str(SOURCES)],
-            extra_compile_args=C_FLAGS,
+            extra_compile_args=[*C_FLAGS, "-DAIPHONE_WITH_SRTP"] if secret else C_FLAGS,
             extra_link_args=SANITIZERS,
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-            libraries=["m"],
+            libraries=["m", "srtp2"] if secret and path.stem == "srtp" else ["m"],
             depends=headers,
         )
         for path in sorted(SOURCES.glob("*.pyx"))
