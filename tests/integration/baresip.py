@@ -27,9 +27,11 @@ module stdio.so
 module g711.so
 module aufile.so
 module srtp.so
+{recorder}
 module_app account.so
 module_app menu.so
 """
+RECORDER = "module sndfile.so\nsnd_path {folder}"
 ACCOUNT = "<sip:baresip@{host}{transport}>;regint=0;mediaenc={encryption};answermode=auto{rest}\n"
 
 
@@ -46,11 +48,17 @@ class Baresip:
         self, program: str, folder: Path, *, encryption: str = "srtp", dial: str = "", seconds: int = 20,
         transport: str = "", tls: str = "", rest: str = "", says: Pcm | None = None,
     ) -> None:  # fmt: skip
-        """``says`` is what its microphone hears (int16 at 8 kHz), else a tone; it hears into ``heard``."""
+        """``says`` is what its microphone hears (int16 at 8 kHz), else a tone; then what it hears is in ``heard``."""
         folder.mkdir(exist_ok=True)
-        self.heard = folder / "heard.wav"
+        self._folder = folder
         write_wav(folder / "says.wav", tone(440.0, float(seconds)) if says is None else says)
-        config = CONFIG.format(folder=folder, modules=modules(), host="127.0.0.1", tls=tls)
+        config = CONFIG.format(
+            folder=folder,
+            modules=modules(),
+            host="127.0.0.1",
+            tls=tls,
+            recorder=RECORDER.format(folder=folder) if says is not None else "",
+        )
         (folder / "config").write_text(config, encoding="utf-8")
         account = ACCOUNT.format(host="127.0.0.1", encryption=encryption, transport=transport, rest=rest)
         (folder / "accounts").write_text(account, encoding="utf-8")
@@ -70,6 +78,12 @@ class Baresip:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._lines.put(line)
+
+    @property
+    def heard(self) -> Path:
+        """What came to it, as it decoded it; a WAV file, complete when the call is over."""
+        (path,) = self._folder.glob("dump-*dec.wav")
+        return path
 
     def wait(self, text: str, timeout: float = 10.0) -> str:
         """The first line from now on that holds ``text``."""
