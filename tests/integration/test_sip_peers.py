@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from baresip import Baresip
-from kamailio import Kamailio
+from kamailio import Kamailio, free_port
+from linphone import Linphone
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
 from test_sip_tls import Authority
 
-from aiphone.caller import Caller, Credentials
+from aiphone.caller import Caller, Credentials, write_wav
 from aiphone.events import Pcm
 
 pytestmark = [
@@ -122,3 +124,57 @@ def test_a_conversation_with_srtp(server: Server, tmp_path: Path) -> None:
     assert "good morning" in words
     assert "paris" in words
     server.wait_idle()
+
+
+@pytest.fixture
+def linphone(tmp_path: Path) -> Callable[..., Linphone]:
+    program = shutil.which("linphonec")
+    if program is None:
+        pytest.skip("there is no linphonec (Debian: linphone-cli)")
+    return partial(Linphone, program, tmp_path / "l", port=free_port())
+
+
+def conversation_of(phone: Linphone, server: Server, uri: str, folder: Path) -> str:
+    """What linphone heard after it had called and asked."""
+    question = folder / "question.wav"
+    write_wav(question, np.concatenate((spoken(CAPITAL), np.zeros(8000 * 60, np.int16))))
+    phone.do(f"record {folder}/heard.wav")
+    phone.do(f"call {uri}")
+    phone.wait("Media streams established")
+    # Its player begins anew with each file; the greeting is over by then.
+    server.wait_status(lambda status: [call["state"] for call in status["calls"]] == ["listening"])
+    phone.do(f"play {question}")
+    server.wait_status(lambda status: [call["state"] for call in status["calls"]] == ["speaking"], timeout=40)
+    server.wait_status(lambda status: [call["state"] for call in status["calls"]] == ["listening"], timeout=40)
+    phone.close()
+    server.wait_idle()
+    with wave.open(f"{folder}/heard.wav") as file:
+        return transcribed(np.frombuffer(file.readframes(file.getnframes()), np.int16))
+
+
+@pytest.mark.behaviour("Linphone, plain and with SRTP: a conversation", "RFC 3261, RFC 3711")
+@pytest.mark.parametrize(("encryption", "user"), [("none", "ai"), ("srtp", "2000")])
+def test_a_conversation_with_linphone(
+    linphone: Callable[..., Linphone], server: Server, tmp_path: Path, encryption: str, user: str
+) -> None:
+    phone = linphone(encryption=encryption)
+    try:
+        port = server.sip_uri.rpartition(":")[2]
+        words = conversation_of(phone, server, f"sip:{user}@127.0.0.1:{port}", tmp_path)
+    finally:
+        phone.close()
+    assert "paris" in words
+
+
+@pytest.mark.behaviour("Linphone through a registrar: a conversation", "RFC 3261 section 22")
+def test_a_conversation_with_linphone_through_a_registrar(
+    pbx: tuple[Kamailio, Path], linphone: Callable[..., Linphone], server: Server, tmp_path: Path
+) -> None:
+    kamailio, _ = pbx
+    phone = linphone(user="1002")
+    try:
+        phone.do(f"register {kamailio.uri('1002')} sip:127.0.0.1:{kamailio.port} {PASSWORDS['1002']}")
+        phone.wait("Registration on")
+        assert "paris" in conversation_of(phone, server, kamailio.uri("1001"), tmp_path)
+    finally:
+        phone.close()

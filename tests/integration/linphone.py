@@ -1,0 +1,86 @@
+"""Linphone's console telephone (Debian: linphone-cli) for tests: sounds from files, commands by its input."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+_CONFIG = """\
+[sip]
+sip_port={port}
+sip_tcp_port=0
+sip_tls_port=0
+guess_hostname=0
+use_ipv6=0
+ipv6_migration_done=1
+contact="caller" <sip:{user}@127.0.0.1>
+media_encryption={encryption}
+[net]
+mtu=1300
+[sound]
+echocancellation=0
+"""
+
+
+class Linphone:
+    """A running linphonec, with a home of its own in ``folder``."""
+
+    def __init__(
+        self, program: str, folder: Path, *, port: int, user: str = "caller", encryption: str = "none"
+    ) -> None:
+        """``encryption`` is ``none`` or ``srtp``."""
+        # Without the folder of its database it opens no port either.
+        (folder / ".local/share/linphone").mkdir(parents=True)
+        self._changed = threading.Condition()
+        self.said = ""
+        (folder / "linphonerc").write_text(_CONFIG.format(port=port, user=user, encryption=encryption), "utf-8")
+        self.process = subprocess.Popen(
+            [program, "-c", str(folder / "linphonerc")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder,
+            env={**os.environ, "HOME": str(folder)},
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.wait("linphonec>")
+        self.do("soundcard use files")
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        while data := os.read(self.process.stdout.fileno(), 65536):
+            with self._changed:
+                self.said += data.decode("utf-8", "replace")
+                self._changed.notify_all()
+
+    def do(self, command: str) -> None:
+        """Type a command."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n".encode())
+        self.process.stdin.flush()
+
+    def wait(self, text: str, timeout: float = 15.0) -> None:
+        """Until it has said ``text``, at any time."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while text not in self.said:
+                left = deadline - time.monotonic()
+                assert left > 0, f"linphone never said {text!r}: {self.said[-2000:]}"
+                self._changed.wait(left)
+
+    def close(self) -> None:
+        """End it; a call that goes on is hung up."""
+        if self.process.poll() is None:
+            self.do("terminate all")
+            time.sleep(0.3)  # it writes its file when the call is over, and forgets it when it quits before
+            self.do("quit")
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._reader.join(5)
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
