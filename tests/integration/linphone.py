@@ -23,20 +23,28 @@ mtu=1300
 [sound]
 echocancellation=0
 """
+_KNOWN = """\
+[auth_info_0]
+username={user}
+passwd={password}
+realm={realm}
+"""
 
 
 class Linphone:
     """A running linphonec, with a home of its own in ``folder``."""
 
     def __init__(
-        self, program: str, folder: Path, *, port: int, user: str = "caller", encryption: str = "none"
-    ) -> None:
+        self, program: str, folder: Path, *, port: int, user: str = "caller", encryption: str = "none",
+        realm: str = "", password: str = "",
+    ) -> None:  # fmt: skip
         """``encryption`` is ``none`` or ``srtp``."""
         # Without the folder of its database it opens no port either.
         (folder / ".local/share/linphone").mkdir(parents=True)
+        known = _KNOWN.format(user=user, realm=realm, password=password) if password else ""
         self._changed = threading.Condition()
         self.said = ""
-        (folder / "linphonerc").write_text(_CONFIG.format(port=port, user=user, encryption=encryption), "utf-8")
+        (folder / "linphonerc").write_text(_CONFIG.format(port=port, user=user, encryption=encryption) + known, "utf-8")
         self.process = subprocess.Popen(
             [program, "-c", str(folder / "linphonerc")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder,

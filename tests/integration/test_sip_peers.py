@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from baresip import Baresip
-from kamailio import Kamailio, free_port
+from kamailio import REALM, Kamailio, free_port
 from linphone import Linphone
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
 from test_sip_tls import Authority
@@ -171,10 +171,8 @@ def test_a_conversation_with_linphone_through_a_registrar(
     pbx: tuple[Kamailio, Path], linphone: Callable[..., Linphone], server: Server, tmp_path: Path
 ) -> None:
     kamailio, _ = pbx
-    phone = linphone(user="1002")
+    phone = linphone(user="1002", realm=REALM, password=PASSWORDS["1002"])
     try:
-        phone.do(f"register {kamailio.uri('1002')} sip:127.0.0.1:{kamailio.port} {PASSWORDS['1002']}")
-        phone.wait("Registration on")
         assert "paris" in conversation_of(phone, server, kamailio.uri("1001"), tmp_path)
     finally:
         phone.close()
