@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from aiphone.spoken_word import SpokenWord
+
 INTERNAL_RATE = 16_000
 """Sample rate (Hz) of all PCM outside the media thread."""
 
@@ -316,18 +318,6 @@ class TurnEndByWords(Event):
 
 
 # --------------------------------------------------------------------------- speech to text
-
-
-@dataclass(frozen=True, slots=True)
-class SpokenWord:
-    """A word of a transcript, as it is written there."""
-
-    text: str
-    start: float
-    """Seconds from the start of the transcribed audio, to about a tenth; in a record, from the line's ``at``."""
-    end: float
-    probability: float
-    """How sure the recogniser is, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aiphone.conversation.latency import TurnTimes
-from aiphone.events import Pcm, SpokenWord
+from aiphone.events import Pcm
 from aiphone.persona import Message
+from aiphone.spoken_word import SpokenWord
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 from aiphone.conversation.latency import TurnTimes
 from aiphone.conversation.record import CallRecord
-from aiphone.events import LineChanged, SpokenWord
+from aiphone.events import LineChanged
+from aiphone.spoken_word import SpokenWord
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from itertools import accumulate
 import numpy as np
 
 from aiphone.conversation.latency import Stopwatch
-from aiphone.events import INTERNAL_RATE, Pcm, SpokenWord
+from aiphone.events import INTERNAL_RATE, Pcm
 from aiphone.persona import Persona
 from aiphone.speech import patience
+from aiphone.spoken_word import SpokenWord
 
 KEY_PATIENCE = 2.0
 """Seconds after a key in which another one still belongs to the same entry."""

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from aiphone.events import Pcm, SpokenWord
+from aiphone.events import Pcm
 from aiphone.inference.stt_guard import (
     FLASH_CONTEXTS,
     FLASH_QUANTUM,
@@ -36,6 +36,7 @@ from aiphone.inference.stt_guard import (
 from aiphone.inference.stt_states import StatePool, StatePort
 from aiphone.inference.stt_words import words_of
 from aiphone.inference.whisper_cpp import DecodeParams, Token
+from aiphone.spoken_word import SpokenWord
 
 _log = logging.getLogger(__name__)
 

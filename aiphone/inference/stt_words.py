@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from aiphone.events import SpokenWord
 from aiphone.inference.whisper_cpp import Token
+from aiphone.spoken_word import SpokenWord
 
 _UNSPACED = frozenset(("zh", "ja", "th", "lo", "my", "yue"))
 """Languages written without spaces: there every character or syllable that Whisper has a token for is a word."""

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from aiphone.events import SpokenWord
+from aiphone.spoken_word import SpokenWord
 from aiphone.store import search
 from aiphone.store.clients import ClientTables
 from aiphone.store.records import CallFilter, CallPage, CallRow, NotFoundError, TurnRow, WordsRow

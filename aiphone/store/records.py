@@ -10,8 +10,8 @@ from typing import Any
 
 from aiphone.actions import targets_of
 from aiphone.errors import StorageError
-from aiphone.events import SpokenWord
 from aiphone.persona import Persona, Sampling
+from aiphone.spoken_word import SpokenWord
 
 DEFAULT_PERSONA = "default"
 """Name of the persona that always exists."""

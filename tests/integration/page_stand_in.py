@@ -184,6 +184,7 @@ def call(number: int, started: float) -> Body:
                 "at": started + 2 + offset,
                 "offset": offset,
                 "interrupted": index == 4,
+                "words": [],
             }
         )
         if role == "assistant" and index:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import pytest
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
@@ -50,7 +49,7 @@ def test_calls_over_ipv6() -> None:
         close_all()
 
 
-@pytest.mark.skipif(os.environ.get("AIPHONE_SIP_ALL") != "1", reason="slow; make test-sip runs it")
+@pytest.mark.sip_all
 @pytest.mark.behaviour("A conversation over IPv6: both hear each other", "RFC 3550, RFC 6157")
 def test_a_conversation_over_ipv6() -> None:
     async def talk(uri: str) -> Pcm:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import wave
 from collections.abc import Callable, Iterator
@@ -20,10 +19,7 @@ from test_sip_tls import Authority
 from aiphone.caller import Caller, Credentials, write_wav
 from aiphone.events import Pcm
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.environ.get("AIPHONE_SIP_ALL") != "1", reason="slow; make test-sip runs it"),
-]
+pytestmark = [pytest.mark.integration, pytest.mark.sip_all]
 
 PASSWORDS = {"1001": "correct-horse", "1002": "battery-staple", "1003": "a-third-word"}
 LINES = """\

@@ -336,7 +336,7 @@ def test_a_call_is_placed_from_a_registered_line(page: Browser, server: stand_in
     page.fill("Number or address", "+46 (0)70-123 45 67")
     page.click("dialog button", "Call")
     page.wait("#toasts", "Calling +460701234567.")
-    assert server.world.placed == [{"uri": "+460701234567", "line_id": "reception"}]
+    assert server.world.placed == [{"uri": "+460701234567", "line_id": "reception", "message": ""}]
     server.world.clients[0]["state"] = "stopped"
     page.click("#place-call", "Place a call")
     page.wait("dialog", "No SIP client is registered.")

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Each package, or single module at the top, with its level: it may import what is on a lower level, and itself.
 LEVELS = {
     "native": 0, "errors": 0, "clock": 0, "mailbox": 0, "priority": 0, "cores": 0, "events": 0, "actions": 0,
+    "spoken_word": 0,
     "persona": 0, "config": 0, "config_file": 0,
     "media": 1, "speech": 1, "inference": 1, "store": 1, "models": 1, "caller": 1,
     "conversation": 2,

@@ -22,7 +22,8 @@ from aiphone.conversation.facts import (
 from aiphone.conversation.latency import TurnTimes
 from aiphone.conversation.record import CallRecord
 from aiphone.errors import StorageError
-from aiphone.events import LineChanged, LineState, SpokenWord
+from aiphone.events import LineChanged, LineState
+from aiphone.spoken_word import SpokenWord
 from aiphone.store.records import CallFilter, Retention, WordsRow
 from aiphone.store.store import Store
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from aiphone.events import SpokenWord
 from aiphone.inference.stt_words import words_of
 from aiphone.inference.whisper_cpp import Token
+from aiphone.spoken_word import SpokenWord
 
 
 def token(text: str | bytes, t0: float, t1: float, p: float = 0.9) -> Token:

@@ -4,7 +4,7 @@ import json
 
 from api_stand_in import WALL, ApiCase, live_call
 
-from aiphone.events import SpokenWord
+from aiphone.spoken_word import SpokenWord
 from aiphone.store.records import TurnRow, WordsRow
 
 HOSTILE = "<script>alert(1)</script> --> &"

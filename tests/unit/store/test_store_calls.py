@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from aiphone.events import SpokenWord
+from aiphone.spoken_word import SpokenWord
 from aiphone.store import calls, dashboard
 from aiphone.store.calls import MOST_PER_PAGE, STOPPED
 from aiphone.store.dashboard import nearest_rank

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aiphone.errors import StorageError
-from aiphone.events import SpokenWord
+from aiphone.spoken_word import SpokenWord
 from aiphone.store import migrations
 from aiphone.store.calls import STOPPED
 from aiphone.store.records import CallFilter, CallRow, PersonaRecord, Retention, SipClient, TurnRow, WordsRow
