@@ -165,7 +165,7 @@ class Settings:
     )  # fmt: skip
     greeting: str = _option(
         "Hello, this is {name}. How can I help you?", "--greeting", group="conversation", metavar="TEXT",
-        help="first words of a call; {name} and {caller} are filled in",
+        help="first words of a call, with {name} and {caller} filled in; empty for none",
     )  # fmt: skip
     prompt_file: str = _option(
         "", "--prompt-file", group="conversation", metavar="FILE", help="system prompt of the assistant"

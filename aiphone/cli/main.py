@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
 
 
-MAY_BE_EMPTY = ("filler",)
+MAY_BE_EMPTY = ("filler", "greeting")
 """Flags whose empty text is an answer: nothing is said."""
 
 

@@ -68,5 +68,5 @@ def test_a_missing_config_file_is_named() -> None:
 
 def test_an_empty_flag_is_none_but_where_it_means_silence() -> None:
     settings = read_settings(["--filler", "", "--greeting", "", "--voice", ""])
-    assert settings.filler == ""
-    assert (settings.greeting, settings.voice) == (Settings().greeting, Settings().voice)
+    assert (settings.filler, settings.greeting) == ("", "")
+    assert settings.voice == Settings().voice
