@@ -22,8 +22,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ FLAGS = ("--greeting", "Good morning.", "--idle-after", "0", "--max-calls", "32"
 """Without a filler: "one moment" is no answer, and on the wire it would pass for one."""
 SHORT = ("--reply-tokens", "16")
 LEVELS = (1, 2, 4, 8, 12)
+PARTS_OF_IT = ("turns", "lines", "overlaps", "peer", "curves")
 PATIENT = 600.0
 """Seconds that a plan may take at most."""
 
@@ -146,34 +147,47 @@ def warm_up(server: Server, corpus: Corpus) -> None:
     carry_out(scene, server)
 
 
-def measure(corpus: Corpus, size: Size, seed: int, listen: str = "") -> Results:
-    """All that is measured on our own server."""
+def measure(corpus: Corpus, size: Size, seed: int, listen: str = "", parts: Collection[str] = PARTS_OF_IT) -> Results:
+    """What is measured on our own server."""
     results = Results()
-    with Server(*FLAGS, *SHORT) as server:
-        warm_up(server, corpus)
-        for callers, turns in size.turns.items():
-            say(f"{turns} turns, {callers} calls at once")
-            scene = turn_scenes.level(corpus, callers, turns, offset=3 * callers)
-            tally, reports = carry_out(scene, server, listen if callers == 1 else "")
-            results.levels[callers] = tally
-            results.parts[callers] = server_parts(server, reports)
-        say("digits, spelling, two people, keys")
-        results.special, _ = carry_out(turn_scenes.special(corpus, size.special), server, listen)
-        say(f"{size.quiet_lines} quiet lines for {size.quiet_seconds:g} s")
-        scene = turn_scenes.quiet(size.quiet_seconds, size.quiet_lines, seed)
-        before = cpu_seconds(server) if sys.platform == "linux" else 0.0
-        results.quiet, _ = carry_out(scene, server)
-        if sys.platform == "linux" and results.quiet.quiet_seconds:
-            results.listening_cost = 100 * (cpu_seconds(server) - before) / results.quiet.quiet_seconds
-        say("echo, and nobody speaks")
-        tally, _ = carry_out(turn_scenes.echoes(corpus, size.echo_seconds), server, listen)
-        results.quiet.extend(tally)
-    with Server(*FLAGS) as server:
-        warm_up(server, corpus)
-        say("answers that are talked over")
-        scene = turn_scenes.overlaps(corpus, size.interruptions, size.listening)
-        results.overlaps, _ = carry_out(scene, server, listen)
+    if "turns" in parts or "lines" in parts:
+        with Server(*FLAGS, *SHORT) as server:
+            warm_up(server, corpus)
+            take_turns(server, corpus, size if "turns" in parts else replace(size, turns={}), results, listen)
+            if "lines" in parts:
+                listen_to_lines(server, corpus, size, seed, results, listen)
+    if "overlaps" in parts:
+        with Server(*FLAGS) as server:
+            warm_up(server, corpus)
+            say("answers that are talked over")
+            scene = turn_scenes.overlaps(corpus, size.interruptions, size.listening)
+            results.overlaps, _ = carry_out(scene, server, listen)
     return results
+
+
+def take_turns(server: Server, corpus: Corpus, size: Size, results: Results, listen: str) -> None:
+    """Questions and turns with pauses, by more and more callers at once."""
+    for callers, turns in size.turns.items():
+        say(f"{turns} turns, {callers} calls at once")
+        scene = turn_scenes.level(corpus, callers, turns, offset=3 * callers)
+        tally, reports = carry_out(scene, server, listen if callers == 1 else "")
+        results.levels[callers] = tally
+        results.parts[callers] = server_parts(server, reports)
+
+
+def listen_to_lines(server: Server, corpus: Corpus, size: Size, seed: int, results: Results, listen: str) -> None:
+    """What is said otherwise, and lines on which nobody speaks."""
+    say("digits, spelling, two people, keys")
+    results.special, _ = carry_out(turn_scenes.special(corpus, size.special), server, listen)
+    say(f"{size.quiet_lines} quiet lines for {size.quiet_seconds:g} s")
+    scene = turn_scenes.quiet(size.quiet_seconds, size.quiet_lines, seed)
+    before = cpu_seconds(server) if sys.platform == "linux" else 0.0
+    results.quiet, _ = carry_out(scene, server)
+    if sys.platform == "linux" and results.quiet.quiet_seconds:
+        results.listening_cost = 100 * (cpu_seconds(server) - before) / results.quiet.quiet_seconds
+    say("echo, and nobody speaks")
+    tally, _ = carry_out(turn_scenes.echoes(corpus, size.echo_seconds), server, listen)
+    results.quiet.extend(tally)
 
 
 def compare(corpus: Corpus, size: Size, results: Results) -> None:
@@ -258,10 +272,15 @@ def rows_of(results: Results) -> list[Row]:
     rows += [
         Row("interruption to silence, p50", "ms", percentile(stops, 0.5)),
         Row("interruption to silence, p95", "ms", percentile(stops, 0.95), 300),
-        Row(f"interruptions talked through (of {len(stops) + len(through)})", "", len(through), 0),
+        Row(
+            f"interruptions talked through (of {len(stops) + len(through)})",
+            "",
+            len(through) if stops or through else None,
+            0,
+        ),
         Row(f"false interruptions (of {sounds})", "%", share(len(false), sounds), 2),
-        Row("quiet lines, minutes", "min", results.quiet.quiet_seconds / 60),
-        Row("phantom turns on them", "", results.quiet.phantoms, 0),
+        Row("quiet lines, minutes", "min", results.quiet.quiet_seconds / 60 or None),
+        Row("phantom turns on them", "", results.quiet.phantoms if results.quiet.quiet_seconds else None, 0),
         Row("cost of listening, each quiet call", "% of a core", results.listening_cost, 1),
     ]
     return rows
@@ -344,6 +363,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
     parser.add_argument("--picture", metavar="FILE", help="write the picture (SVG)")
     parser.add_argument("--listen", metavar="FOLDER", default="", help="keep ten calls here: sound, words, index")
+    parser.add_argument(
+        "--only", metavar="PARTS", default=",".join(PARTS_OF_IT), help=f"some of {', '.join(PARTS_OF_IT)} (all)"
+    )
     parser.add_argument("--no-peer", action="store_true", help="leave the peer out")
     parser.add_argument("--install-peer", action="store_true", help="make the peer's environment, and nothing else")
     parser.add_argument("--seed", type=int, default=7, help="of the corpus (7)")
@@ -352,6 +374,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         turn_peer.install()
         return 0
     size = QUICK if options.quick else FULL
+    chosen = options.only.split(",")
+    if not set(chosen) <= set(PARTS_OF_IT):
+        parser.error(f"--only takes some of {', '.join(PARTS_OF_IT)}, with commas between them")
     before, began = machine(), time.monotonic()
     say("making the corpus")
     try:
@@ -360,14 +385,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="aiphone-listening-") as kept:
-        results = measure(corpus, size, options.seed, kept if options.listen else "")
+        results = measure(corpus, size, options.seed, kept if options.listen else "", chosen)
         results.missing = turn_listening.publish(Path(kept), Path(options.listen)) if options.listen else []
-    if options.no_peer:
+    if options.no_peer or "peer" not in chosen:
         results.peer_missing = "left out"
     else:
         compare(corpus, size, results)
-    trade_off(corpus, size, options.seed, results)
-    rows = rows_of(results)
+    if "curves" in chosen:
+        trade_off(corpus, size, options.seed, results)
+    rows = [row for row in rows_of(results) if row.measured is not None or options.only == ",".join(PARTS_OF_IT)]
     print(f"{before}\n\n{table(rows)}\n")
     print(f"peer: {results.peer.setup}" if results.peer else f"peer missing: {results.peer_missing}")
     for trouble in [*troubles(results), *results.missing]:
