@@ -48,7 +48,6 @@ from benchmarks.turn_tradeoff import Point
 FLAGS = ("--greeting", "Good morning.", "--idle-after", "0", "--max-calls", "32", "--filler", "")
 """Without a filler: "one moment" is no answer, and on the wire it would pass for one."""
 SHORT = ("--reply-tokens", "16")
-LEVELS = (1, 2, 4, 8, 12)
 PARTS_OF_IT = ("turns", "lines", "overlaps", "peer", "curves")
 PATIENT = 600.0
 """Seconds that a plan may take at most."""

@@ -29,7 +29,7 @@ from aiphone.sip.admission import Admission
 from aiphone.sip.message import header
 from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import Allowance
-from aiphone.sip.pjmodule import Links, Module, RxCallback, Str
+from aiphone.sip.pjmodule import Links, Module, RxCallback, Signatures, bind, name_module
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Gate:
 
     def install(self) -> bool:
         """Stand in the way of new calls; False when this build does not let us."""
-        needed = {
+        needed: Signatures = {
             "pjsua_get_pjsip_endpt": ([], ctypes.c_void_p),
             "pjsip_endpt_create_pool": (
                 [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t],
@@ -89,19 +89,14 @@ class Gate:
             "pjsip_hdr_clone": ([ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p),
             _READ_MESSAGE: ([ctypes.c_void_p, ctypes.c_void_p], None),
         }
-        for name, (arguments, result) in needed.items():
-            function = self._function(name)
-            if function is None:
-                log.info("this pjsua2 hides %s; calls are refused the expensive way", name)
-                return False
-            function.argtypes, function.restype = arguments, result
+        if hidden := bind(self._function, needed):
+            log.info("this pjsua2 hides %s; calls are refused the expensive way", hidden)
+            return False
         endpoint = self._function("pjsua_get_pjsip_endpt")()
         self._pool = self._function("pjsip_endpt_create_pool")(endpoint, b"aiphone-gate", 1024, 1024)
         places = (_BEFORE_PJSUA, _BEHIND_PJSUA)
         for module, label, callback, place in zip(self._modules, self._names, self._callbacks, places, strict=True):
-            module.name = Str(ctypes.cast(label, ctypes.c_char_p), len(label.value))
-            module.id = -1
-            module.priority = place
+            name_module(module, label, place)
             module.on_rx_request = callback
             if self._function("pjsip_endpt_register_module")(endpoint, ctypes.addressof(module)) != 0:
                 return False

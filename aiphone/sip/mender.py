@@ -17,7 +17,7 @@ from typing import Any
 
 from aiphone.sip.nat import mended_contact
 from aiphone.sip.pjlib import PjLib
-from aiphone.sip.pjmodule import Links, Module, RxCallback, Str
+from aiphone.sip.pjmodule import Links, Module, RxCallback, Signatures, Str, bind, name_module
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Mender:
     def install(self) -> bool:
         """Begin; False when this build does not let us."""
         pointer = ctypes.c_void_p
-        needed = {
+        needed: Signatures = {
             "pjsua_get_pjsip_endpt": ([], pointer),
             "pjsip_endpt_register_module": ([pointer, pointer], ctypes.c_int),
             "pjsip_endpt_unregister_module": ([pointer, pointer], ctypes.c_int),
@@ -62,20 +62,15 @@ class Mender:
             "pjsip_rx_data_get_info": ([pointer], ctypes.c_char_p),
             _READ_MESSAGE: ([pointer, pointer], None),
         }
-        for name, (arguments, result) in needed.items():
-            function = self._function(name)
-            if function is None:
-                log.info("this pjsua2 hides %s; callers behind NAT may not get our BYE", name)
-                return False
-            function.argtypes, function.restype = arguments, result
+        if hidden := bind(self._function, needed):
+            log.info("this pjsua2 hides %s; callers behind NAT may not get our BYE", hidden)
+            return False
         # Once more, with the address of what it returns.
         address = ctypes.cast(self._function("pjsip_rx_data_get_info"), pointer).value
         assert address is not None
         self._info = ctypes.CFUNCTYPE(pointer, pointer)(address)
         module = self._module
-        module.name = Str(ctypes.cast(self._name, ctypes.c_char_p), len(self._name.value))
-        module.id = -1
-        module.priority = _BEHIND_TRANSPORTS
+        name_module(module, self._name, _BEHIND_TRANSPORTS)
         module.on_rx_request = module.on_rx_response = self._callback
         endpoint = self._function("pjsua_get_pjsip_endpt")()
         if self._function("pjsip_endpt_register_module")(endpoint, ctypes.addressof(module)) != 0:

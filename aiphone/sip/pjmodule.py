@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Signatures = Mapping[str, tuple[list[Any], Any]]
+"""Functions of the library by name: the types of arguments and result."""
 
 RxCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 """``pj_bool_t (*)(pjsip_rx_data *)``; true ends the message's way."""
@@ -39,3 +44,24 @@ class Links(ctypes.Structure):
     """What every element of a pjsip list begins with; padded to be the head of a list of headers."""
 
     _fields_ = (("prev", ctypes.c_void_p), ("next", ctypes.c_void_p), ("rest", ctypes.c_char * 112))
+
+
+def bind(find: Callable[[str], Any], needed: Signatures) -> str:
+    """Declare functions of the library.
+
+    ``find`` gives a function, or None where this build hides it. Returns the name of the first such one; empty when
+    all are there.
+    """
+    for name, (arguments, result) in needed.items():
+        function = find(name)
+        if function is None:
+            return name
+        function.argtypes, function.restype = arguments, result
+    return ""
+
+
+def name_module(module: Module, label: ctypes.Array[ctypes.c_char], priority: int) -> None:
+    """Fill in what every module has; ``label`` must live as long as it."""
+    module.name = Str(ctypes.cast(label, ctypes.c_char_p), len(label.value))
+    module.id = -1
+    module.priority = priority

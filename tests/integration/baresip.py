@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+from telephone_process import end
+
 from aiphone.caller import tone, write_wav
 from aiphone.events import Pcm
 
@@ -101,12 +103,4 @@ class Baresip:
         """End it; a call that goes on is hung up."""
         if self.process.poll() is None:
             self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self._reader.join(5)
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
+        end(self.process, self._reader)

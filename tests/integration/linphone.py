@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+from telephone_process import end
+
 _CONFIG = """\
 [sip]
 sip_port={port}
@@ -83,12 +85,4 @@ class Linphone:
             self.do("terminate all")
             time.sleep(0.3)  # it writes its file when the call is over, and forgets it when it quits before
             self.do("quit")
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self._reader.join(5)
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
+        end(self.process, self._reader)
