@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kamailio import Kamailio
 from namespaces import Machine
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
 from sip_harness import Agent, close_all
@@ -24,6 +23,7 @@ from sip_harness import Agent, close_all
 from aiphone.caller import Caller, CallFailedError, Credentials
 from aiphone.caller.sdp import audio
 from aiphone.events import Pcm
+from benchmarks.kamailio import Kamailio
 
 pytestmark = pytest.mark.integration
 

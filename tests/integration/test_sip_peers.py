@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from baresip import Baresip
-from kamailio import REALM, Kamailio, free_port
 from linphone import Linphone
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
 from test_sip_tls import Authority
 
 from aiphone.caller import Caller, Credentials, write_wav
 from aiphone.events import Pcm
+from benchmarks.kamailio import REALM, Kamailio, free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.sip_all]
 
@@ -81,7 +81,7 @@ def server(pbx: tuple[Kamailio, Path], tmp_path_factory: pytest.TempPathFactory)
 def test_a_conversation_through_a_registrar(pbx: tuple[Kamailio, Path], server: Server, line: str, user: str) -> None:
     kamailio, _ = pbx
     server.wait_status(lambda status: ("registered", line) in [(x["state"], x["line_id"]) for x in status["lines"]])
-    assert kamailio.is_registered(user)
+    assert user in kamailio.registered
 
     async def talk() -> Pcm:
         async with Caller(user="1002", credentials=Credentials("1002", PASSWORDS["1002"])) as caller:

@@ -1,4 +1,4 @@
-"""Kamailio as the PBX of a test: a registrar with digest authentication, and a proxy for calls between its users.
+"""Kamailio as the PBX of tests and benchmarks: a registrar with digest, and a proxy for calls between its users.
 
     with Kamailio(program, {"1001": "secret"}, folder) as pbx:
         caller.call(pbx.uri("1001"))
@@ -168,6 +168,11 @@ class Kamailio:
         self._program = program
 
     def __enter__(self) -> Kamailio:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it, again after ``stop``: then it has forgotten who was there, and its log begins anew."""
         self._log = self._log_path.open("wb")
         # -DD: in the foreground, with its workers; -m and -M: memory in MB, far less than its default.
         self._process = subprocess.Popen(
@@ -190,7 +195,6 @@ class Kamailio:
         except BaseException:
             self.stop()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -207,10 +211,11 @@ class Kamailio:
         """``"INVITE for 1001"`` and the like, for each request that it passed on to a user."""
         return re.findall(r"([A-Z]+ for \S+) goes to", self.log)
 
-    def is_registered(self, user: str) -> bool:
-        """Whether a user has registered since, and not taken it back."""
-        said: list[str] = re.findall(rf"{re.escape(user)} is now (there|away)", self.log)
-        return said[-1:] == ["there"]
+    @property
+    def registered(self) -> set[str]:
+        """The users who have registered, and not taken it back."""
+        last = dict(re.findall(r"(\S+) is now (there|away)", self.log))
+        return {user for user, state in last.items() if state == "there"}
 
     def uri(self, user: str) -> str:
         """The address of a user."""
