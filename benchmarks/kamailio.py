@@ -122,8 +122,11 @@ enable_tls=yes
 loadmodule "tls.so"
 modparam("tls", "private_key", "{certificate}")
 modparam("tls", "certificate", "{certificate}")
-modparam("tls", "tls_method", "TLSv1.2+")
+modparam("tls", "tls_method", "{method}")
+{ciphers}
 """
+_READABLE = ("TLSv1.2", 'modparam("tls", "cipher_list", "AES128-GCM-SHA256")')
+"""Keys exchanged under the server's own RSA key: who has it can read what was captured."""
 
 
 class KamailioError(Exception):
@@ -147,14 +150,18 @@ class Kamailio:
     """The process. Use it in a ``with`` block; any one thread."""
 
     def __init__(
-        self, program: str, passwords: Mapping[str, str], folder: Path, host: str = "127.0.0.1", certificate: str = ""
-    ) -> None:
+        self, program: str, passwords: Mapping[str, str], folder: Path, host: str = "127.0.0.1",
+        certificate: str = "", *, readable: bool = False,
+    ) -> None:  # fmt: skip
         """``program`` is the path of kamailio, ``passwords`` are by user name, ``folder`` is for its files.
 
-        With a ``certificate`` (PEM, its key in the same file) it listens for TLS too, at ``tls_port``.
+        With a ``certificate`` (PEM, its key in the same file) it listens for TLS too, at ``tls_port``,
+        and with ``readable`` in a way that a capture can be read with that key (then it must be RSA).
         """
         self.tls_port = free_port(host) if certificate else 0
-        tls = _TLS.format(host=host, port=self.tls_port, certificate=certificate) if certificate else ""
+        method, ciphers = _READABLE if readable else ("TLSv1.2+", "")
+        tls = _TLS.format(host=host, port=self.tls_port, certificate=certificate, method=method, ciphers=ciphers)
+        tls = tls if certificate else ""
         self.host = host
         self.port = free_port(host)
         self._log_path = folder / "kamailio.log"
@@ -216,6 +223,14 @@ class Kamailio:
         """The users who have registered, and not taken it back."""
         last = dict(re.findall(r"(\S+) is now (there|away)", self.log))
         return {user for user, state in last.items() if state == "there"}
+
+    def wait_registered(self, user: str) -> None:
+        """Until a user has registered. Raises ``KamailioError``."""
+        end = time.monotonic() + READY_TIMEOUT
+        while user not in self.registered:
+            if time.monotonic() > end:
+                raise KamailioError(f"{user} did not register:\n{self.log}")
+            time.sleep(0.02)
 
     def uri(self, user: str) -> str:
         """The address of a user."""

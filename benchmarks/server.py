@@ -170,6 +170,19 @@ class Server:
         finally:
             connection.close()
 
+    def post(self, path: str, **body: Any) -> Any:
+        """The JSON body of a POST that is taken; raises ``ServerError`` for one that is not."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=20)
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            text = response.read().decode()
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise ServerError(f"POST {path}: {response.status} {text}")
+        return json.loads(text)
+
     def status(self) -> dict[str, Any]:
         """``GET /api/status``."""
         return self.get("/api/status")[1]

@@ -34,7 +34,7 @@ module_app account.so
 module_app menu.so
 """
 RECORDER = "module sndfile.so\nsnd_path {folder}"
-ACCOUNT = "<sip:baresip@{host}{transport}>;regint=0;mediaenc={encryption};answermode=auto{rest}\n"
+ACCOUNT = "<sip:{user}@{server}{transport}>;regint=0{encryption};answermode=auto{rest}\n"
 
 
 def modules() -> str:
@@ -48,9 +48,13 @@ class Baresip:
 
     def __init__(
         self, program: str, folder: Path, *, encryption: str = "srtp", dial: str = "", seconds: int = 20,
-        transport: str = "", tls: str = "", rest: str = "", says: Pcm | None = None,
+        transport: str = "", tls: str = "", user: str = "baresip", server: str = "127.0.0.1", rest: str = "",
+        says: Pcm | None = None,
     ) -> None:  # fmt: skip
-        """``says`` is what its microphone hears (int16 at 8 kHz), else a tone; then what it hears is in ``heard``."""
+        """``user`` and ``server`` are its address; ``rest`` goes to the account as it is.
+
+        ``says`` is what its microphone hears (int16 at 8 kHz), else a tone; then what it hears is in ``heard``.
+        """
         folder.mkdir(exist_ok=True)
         self._folder = folder
         write_wav(folder / "says.wav", tone(440.0, float(seconds)) if says is None else says)
@@ -62,7 +66,8 @@ class Baresip:
             recorder=RECORDER.format(folder=folder) if says is not None else "",
         )
         (folder / "config").write_text(config, encoding="utf-8")
-        account = ACCOUNT.format(host="127.0.0.1", encryption=encryption, transport=transport, rest=rest)
+        encryption = f";mediaenc={encryption}" if encryption else ""
+        account = ACCOUNT.format(user=user, server=server, encryption=encryption, transport=transport, rest=rest)
         (folder / "accounts").write_text(account, encoding="utf-8")
         command = [program, "-f", str(folder), "-t", str(seconds), "-v"]
         if dial:

@@ -31,6 +31,13 @@ username={user}
 passwd={password}
 realm={realm}
 """
+_REGISTERED = """\
+[proxy_0]
+reg_proxy=<sip:{registrar}>
+reg_identity=<sip:{user}@{registrar}>
+reg_expires=300
+reg_sendregister=1
+"""
 
 
 class Linphone:
@@ -38,12 +45,13 @@ class Linphone:
 
     def __init__(
         self, program: str, folder: Path, *, port: int, user: str = "caller", encryption: str = "none",
-        realm: str = "", password: str = "",
+        realm: str = "", password: str = "", registrar: str = "",
     ) -> None:  # fmt: skip
-        """``encryption`` is ``none`` or ``srtp``."""
+        """``encryption`` is ``none`` or ``srtp``; ``registrar`` is ``host:port`` of where it registers."""
         # Without the folder of its database it opens no port either.
         (folder / ".local/share/linphone").mkdir(parents=True)
         known = _KNOWN.format(user=user, realm=realm, password=password) if password else ""
+        known += _REGISTERED.format(user=user, registrar=registrar) if registrar else ""
         self._changed = threading.Condition()
         self.said = ""
         (folder / "linphonerc").write_text(_CONFIG.format(port=port, user=user, encryption=encryption) + known, "utf-8")
@@ -70,19 +78,21 @@ class Linphone:
         self.process.stdin.write(f"{command}\n".encode())
         self.process.stdin.flush()
 
-    def wait(self, text: str, timeout: float = 15.0) -> None:
-        """Until it has said ``text``, at any time."""
+    def wait(self, *texts: str, timeout: float = 15.0, since: int = 0) -> None:
+        """Until it has said one of ``texts``, at any time or behind that many characters."""
         deadline = time.monotonic() + timeout
         with self._changed:
-            while text not in self.said:
+            while not any(text in self.said[since:] for text in texts):
                 left = deadline - time.monotonic()
-                assert left > 0, f"linphone never said {text!r}: {self.said[-2000:]}"
+                assert left > 0, f"linphone never said {texts}: {self.said[-2000:]}"
                 self._changed.wait(left)
 
     def close(self) -> None:
         """End it; a call that goes on is hung up."""
         if self.process.poll() is None:
+            said = len(self.said)
             self.do("terminate all")
-            time.sleep(0.3)  # it writes its file when the call is over, and forgets it when it quits before
+            # It writes its file when the call is over, and forgets it when it quits before.
+            self.wait(" ended (", "No active calls", since=said)
             self.do("quit")
         end(self.process, self._reader)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import http.client
-import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
+from captures import Capture
 from namespaces import Machine
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
 from sip_harness import Agent, close_all
@@ -42,20 +39,8 @@ class Office:
     pbx_machine: Machine
     phones: dict[str, Machine]
     pbx: Kamailio
-    capture: Path
-    """What went over our cable."""
-
-    def api(self, method: str, path: str, **body: Any) -> Any:
-        with self.ours.inside():
-            connection = http.client.HTTPConnection("127.0.0.1", self.server.http_port, timeout=20)
-            try:
-                connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
-                response = connection.getresponse()
-                text = response.read()
-                assert response.status < 300, text
-                return json.loads(text)
-            finally:
-                connection.close()
+    capture: Capture
+    """Of what goes over our cable."""
 
     def wait_line(self, state: str) -> dict[str, Any]:
         with self.ours.inside():
@@ -66,7 +51,7 @@ class Office:
 
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    kamailio, iptables, tshark = _program("kamailio"), _program("iptables"), _program("tshark")
+    kamailio, iptables = _program("kamailio"), _program("iptables")
     folder = tmp_path_factory.mktemp("pbx")
     with Machine() as ours, Machine() as there, Machine() as one, Machine() as other:
         phones = dict(zip(NAT, (one, other), strict=True))
@@ -81,33 +66,12 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
             there.run(iptables, "-t", "nat", "-A", "POSTROUTING", "-s", f"{net}.2/32", "-j", "MASQUERADE", *random)
         with there.inside():
             pbx = Kamailio(kamailio, PASSWORDS, folder, host=PBX)
-        with there.inside(), pbx, ours.inside(), Server("--greeting", "Good morning.") as server:
-            capture = folder / "calls.pcap"
-            with capturing(tshark, capture):
-                yield Office(server, ours, there, phones, pbx, capture)
-
-
-@contextlib.contextmanager
-def capturing(tshark: str, target: Path) -> Iterator[None]:
-    """All UDP and TCP of this machine go into a file meanwhile."""
-    process = subprocess.Popen(
-        [tshark, "-i", "any", "-f", "udp", "-w", str(target)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    try:
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "Capturing on" in line:
-                break
-        else:
-            pytest.skip(f"tshark may not capture here: {''.join(said)}")
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-        process.stderr.close()
+        calls = folder / "calls.pcap"
+        with (
+            there.inside(), pbx, ours.inside(),
+            Server("--greeting", "Good morning.") as server, Capture(calls, "any") as capture,
+        ):  # fmt: skip
+            yield Office(server, ours, there, phones, pbx, capture)
 
 
 def _program(name: str) -> str:
@@ -139,11 +103,11 @@ def line(office: Office) -> dict[str, Any]:
     """The client, added and started; what the status said before."""
     with office.ours.inside():
         before = office.server.status()
-    office.api(
-        "POST", "/api/sip-clients", client_id="away", username="1001", password=PASSWORDS["1001"], server_ip=PBX,
-        server_port=office.pbx.port,
-    )  # fmt: skip
-    office.api("POST", "/api/sip-clients/away/start")
+        office.server.post(
+            "/api/sip-clients", client_id="away", username="1001", password=PASSWORDS["1001"], server_ip=PBX,
+            server_port=office.pbx.port,
+        )  # fmt: skip
+        office.server.post("/api/sip-clients/away/start")
     return before
 
 
@@ -203,27 +167,11 @@ def test_a_caller_behind_nat_hears_and_is_heard(answers: dict[str, str], kind: s
     assert "paris" in answers[kind]
 
 
-def dissected(office: Office, line: dict[str, Any], wanted: str) -> list[str]:
-    """Numbers and protocols of the packets that tshark finds, with our SIP port known to it."""
-    ports = (line["sip_uri"].rpartition(":")[2], str(office.pbx.port))
-    known = [part for port in ports for part in ("-d", f"udp.port=={port},sip")]
-    done = subprocess.run(
-        [_program("tshark"), "-r", str(office.capture), *known, "-Y", wanted, "-T", "fields", "-e", "frame.number",
-         "-e", "_ws.col.Protocol", "-e", "_ws.col.Info"],
-        capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
 @pytest.mark.behaviour("tshark finds nothing malformed in the SIP, RTP and RTCP of these calls", "RFC 3261, RFC 3550")
 def test_tshark_finds_nothing_malformed(office: Office, line: dict[str, Any], answers: dict[str, str]) -> None:
     assert answers
-    ours = f"ip.src == {OURS}"
-    assert len(dissected(office, line, f"{ours} && sip")) > 10
-    assert len(dissected(office, line, f"{ours} && rtp")) > 300
-    assert dissected(office, line, f"{ours} && rtcp")
-    assert dissected(office, line, f'{ours} && (_ws.malformed || _ws.expert.severity == "Error")') == []
+    ports = [int(line["sip_uri"].rpartition(":")[2]), office.pbx.port]
+    office.capture.check(sip_ports=ports, ours=[OURS], least={"sip": 10, "rtp": 300, "rtcp": 1})
 
 
 @pytest.mark.behaviour("A call of ours to another machine, without a line", "RFC 3261 section 18")

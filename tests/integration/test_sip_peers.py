@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import wave
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from baresip import Baresip
+from captures import Capture, Tls
 from linphone import Linphone
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
 from test_sip_tls import Authority
@@ -21,7 +23,8 @@ from benchmarks.kamailio import REALM, Kamailio, free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.sip_all]
 
-PASSWORDS = {"1001": "correct-horse", "1002": "battery-staple", "1003": "a-third-word"}
+PASSWORDS = {"1001": "correct-horse", "1002": "battery-staple", "1003": "a-third-word", "1004": "linphones",
+             "1005": "baresips"}  # fmt: skip
 LINES = """\
 [[lines]]
 client_id = "tcp"
@@ -38,6 +41,7 @@ password = "{passwords[1003]}"
 server_ip = "127.0.0.1"
 server_port = {tls_port}
 transport = "tls"
+srtp = "optional"
 
 [[lines]]
 client_id = "secret"
@@ -49,38 +53,72 @@ allowed_networks = ["127.0.0.0/8"]
 """
 
 
+@dataclass(frozen=True)
+class Office:
+    """A registrar, our server with its lines there, and what goes over the wire."""
+
+    pbx: Kamailio
+    server: Server
+    capture: Capture
+    tls: Tls
+
+    def check(self) -> None:
+        """What tshark says about our packets so far."""
+        port = int(self.server.sip_uri.rpartition(":")[2])
+        servers = (self.pbx.port, self.pbx.tls_port)
+        least = {"sip": 40, "tls": 6, "rtp": 2000, "rtcp": 6}
+        self.capture.check(sip_ports=[port, *servers], ours=[port], servers=servers, tls=self.tls, least=least)
+
+
 @pytest.fixture(scope="module")
-def pbx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kamailio, Path]]:
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     program = shutil.which("kamailio")
     if program is None:
         pytest.skip("there is no kamailio (Debian: kamailio, kamailio-tls-modules)")
     folder = tmp_path_factory.mktemp("peers")
     authority = Authority(folder, "office")
-    with Kamailio(program, PASSWORDS, folder, certificate=str(authority.issue("pbx"))) as kamailio:
-        yield kamailio, authority.file
-
-
-@pytest.fixture(scope="module")
-def server(pbx: tuple[Kamailio, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    kamailio, authority = pbx
-    config = tmp_path_factory.mktemp("config") / "aiphone.toml"
-    passwords = {int(user): word for user, word in PASSWORDS.items()}
-    config.write_text(LINES.format(port=kamailio.port, tls_port=kamailio.tls_port, passwords=passwords), "utf-8")
+    key = authority.issue("pbx", with_rsa=True)
+    config = folder / "aiphone.toml"
+    flags = (
+        "--greeting",
+        "Good morning.",
+        "--filler",
+        "",
+        "--sip-tls-ca",
+        str(authority.file),
+        "--config",
+        str(config),
+    )
     spoken(CAPITAL)
-    flags = ("--greeting", "Good morning.", "--filler", "", "--sip-tls-ca", str(authority), "--config", str(config))
-    with Server(*flags) as server:
-        yield server
-        assert server.stop() == 0
-        assert "Traceback" not in server.log
+    with (
+        Kamailio(program, PASSWORDS, folder, certificate=str(key), readable=True) as pbx,
+        Capture(folder / "calls.pcap") as capture,
+    ):
+        passwords = {int(user): word for user, word in PASSWORDS.items()}
+        config.write_text(LINES.format(port=pbx.port, tls_port=pbx.tls_port, passwords=passwords), "utf-8")
+        with Server(*flags, "--config", str(config)) as server:
+            server.wait_status(
+                lambda status: (
+                    {("tcp", "registered"), ("tls", "registered")}
+                    <= {(line["line_id"], line["state"]) for line in status["lines"]}
+                )
+            )
+            yield Office(pbx, server, capture, Tls(pbx.tls_port, key))
+            assert server.stop() == 0
+            assert "Traceback" not in server.log
+
+
+@pytest.fixture
+def server(office: Office) -> Server:
+    return office.server
 
 
 @pytest.mark.behaviour(
     "A registrar with digest over TCP and TLS: a conversation through it", "RFC 3261 sections 10, 22, 26"
 )
 @pytest.mark.parametrize(("line", "user"), [("tcp", "1001"), ("tls", "1003")])
-def test_a_conversation_through_a_registrar(pbx: tuple[Kamailio, Path], server: Server, line: str, user: str) -> None:
-    kamailio, _ = pbx
-    server.wait_status(lambda status: ("registered", line) in [(x["state"], x["line_id"]) for x in status["lines"]])
+def test_a_conversation_through_a_registrar(office: Office, line: str, user: str) -> None:
+    server, kamailio = office.server, office.pbx
     assert user in kamailio.registered
 
     async def talk() -> Pcm:
@@ -98,28 +136,41 @@ def test_a_conversation_through_a_registrar(pbx: tuple[Kamailio, Path], server: 
     assert record["end_reason"] == "the call ended normally"
 
 
-@pytest.mark.behaviour("SRTP with baresip: a conversation", "RFC 3711, RFC 4568")
-def test_a_conversation_with_srtp(server: Server, tmp_path: Path) -> None:
+@pytest.mark.behaviour("Baresip, with SRTP and through a registrar: a conversation", "RFC 3261, RFC 3711, RFC 4568")
+@pytest.mark.parametrize(
+    ("way", "user", "encryption"),
+    [("direct", "2000", "srtp-mandf"), ("pbx", "1001", ""), ("pbx", "1003", "srtp-mandf")],
+)
+def test_a_conversation_with_baresip(office: Office, tmp_path: Path, way: str, user: str, encryption: str) -> None:
     program = shutil.which("baresip")
     if program is None:
         pytest.skip("there is no baresip (Debian: baresip-core)")
     # The greeting first, then the question; afterwards silence until the end.
     says = np.concatenate((np.zeros(8000 * 4, np.int16), spoken(CAPITAL), np.zeros(8000 * 12, np.int16)))
-    port = server.sip_uri.rpartition(":")[2]
-    phone = Baresip(
-        program, tmp_path / "b", encryption="srtp-mandf", dial=f"sip:2000@127.0.0.1:{port}", says=says, seconds=14
-    )
+    uri, known = f"sip:{user}@127.0.0.1:{office.server.sip_uri.rpartition(':')[2]}", {}
+    if way == "pbx":
+        uri = office.pbx.uri(user)
+        known = {"user": "1005", "server": f"127.0.0.1:{office.pbx.port}", "rest": f";auth_pass={PASSWORDS['1005']}"}
+    phone = Baresip(program, tmp_path / "b", encryption=encryption, dial=uri, says=says, seconds=14, **known)
     try:
         phone.wait("Call established")
         phone.process.wait(30)
     finally:
         phone.close()
     with wave.open(str(phone.heard)) as file:
-        heard = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-    words = transcribed(heard)
+        words = transcribed(np.frombuffer(file.readframes(file.getnframes()), np.int16))
     assert "good morning" in words
     assert "paris" in words
-    server.wait_idle()
+    assert encrypted(office, user) is bool(encryption)
+
+
+def encrypted(office: Office, user: str) -> bool:
+    """Whether the last call for a user was one with SRTP, from what its session descriptions said."""
+    office.server.wait_idle()
+    port = int(office.server.sip_uri.rpartition(":")[2])
+    packets = office.capture.packets([port, office.pbx.port, office.pbx.tls_port], office.tls)
+    (*_, last) = [one for one in packets if f"sip:{user}@" in one.summary and one.media_ports]
+    return any("SAVP" in kind for kind in last.media_kinds)
 
 
 @pytest.fixture
@@ -132,16 +183,26 @@ def linphone(tmp_path: Path) -> Callable[..., Linphone]:
 
 def conversation_of(phone: Linphone, server: Server, uri: str, folder: Path) -> str:
     """What linphone heard after it had called and asked."""
-    question = folder / "question.wav"
-    write_wav(question, np.concatenate((spoken(CAPITAL), np.zeros(8000 * 60, np.int16))))
     phone.do(f"record {folder}/heard.wav")
     phone.do(f"call {uri}")
     phone.wait("Media streams established")
     # Its player begins anew with each file; the greeting is over by then.
-    server.wait_status(lambda status: [call["state"] for call in status["calls"]] == ["listening"])
+    wait_state(server, "listening")
+    return answer_to(phone, server, folder)
+
+
+def wait_state(server: Server, state: str) -> None:
+    """Until the only call there is has come so far."""
+    server.wait_status(lambda status: [call["state"] for call in status["calls"]] == [state], timeout=40)
+
+
+def answer_to(phone: Linphone, server: Server, folder: Path) -> str:
+    """What linphone has heard when its question was answered."""
+    question = folder / "question.wav"
+    write_wav(question, np.concatenate((spoken(CAPITAL), np.zeros(8000 * 60, np.int16))))
     phone.do(f"play {question}")
-    server.wait_status(lambda status: [call["state"] for call in status["calls"]] == ["speaking"], timeout=40)
-    server.wait_status(lambda status: [call["state"] for call in status["calls"]] == ["listening"], timeout=40)
+    wait_state(server, "speaking")
+    wait_state(server, "listening")
     phone.close()
     server.wait_idle()
     with wave.open(f"{folder}/heard.wav") as file:
@@ -162,13 +223,47 @@ def test_a_conversation_with_linphone(
     assert "paris" in words
 
 
-@pytest.mark.behaviour("Linphone through a registrar: a conversation", "RFC 3261 section 22")
+@pytest.mark.behaviour("Linphone through a registrar, plain and with SRTP: a conversation", "RFC 3261 sections 16, 22")
+@pytest.mark.parametrize(("user", "encryption"), [("1001", "none"), ("1003", "srtp")])
 def test_a_conversation_with_linphone_through_a_registrar(
-    pbx: tuple[Kamailio, Path], linphone: Callable[..., Linphone], server: Server, tmp_path: Path
+    office: Office, linphone: Callable[..., Linphone], tmp_path: Path, user: str, encryption: str
 ) -> None:
-    kamailio, _ = pbx
-    phone = linphone(user="1002", realm=REALM, password=PASSWORDS["1002"])
+    phone = registered(office, linphone, encryption=encryption)
     try:
-        assert "paris" in conversation_of(phone, server, kamailio.uri("1001"), tmp_path)
+        assert "paris" in conversation_of(phone, office.server, office.pbx.uri(user), tmp_path)
+        assert encrypted(office, user) is (encryption == "srtp")
     finally:
         phone.close()
+
+
+def registered(office: Office, linphone: Callable[..., Linphone], *, encryption: str = "none") -> Linphone:
+    """A linphone that is there for the registrar."""
+    registrar = f"127.0.0.1:{office.pbx.port}"
+    phone = linphone(user="1004", realm=REALM, password=PASSWORDS["1004"], registrar=registrar, encryption=encryption)
+    office.pbx.wait_registered("1004")
+    return phone
+
+
+@pytest.mark.behaviour("A registered linphone that we call: a conversation", "RFC 3261 sections 10, 16")
+def test_a_conversation_with_a_linphone_that_we_call(
+    office: Office, linphone: Callable[..., Linphone], tmp_path: Path
+) -> None:
+    phone = registered(office, linphone)
+    try:
+        phone.do("autoanswer enable")
+        phone.do(f"record {tmp_path}/heard.wav")
+        office.server.post("/api/calls", uri="1004", line_id="tcp")
+        phone.wait("Media streams established")
+        wait_state(office.server, "listening")
+        words = answer_to(phone, office.server, tmp_path)
+        assert "good morning" in words
+        assert "paris" in words
+        assert "INVITE for 1004" in office.pbx.routed
+    finally:
+        phone.close()
+
+
+@pytest.mark.behaviour("tshark finds nothing malformed in any of these calls, TLS and SRTP included",
+                       "RFC 3261, RFC 3550, RFC 3711")  # fmt: skip
+def test_tshark_finds_nothing_malformed_with_any_peer(office: Office) -> None:
+    office.check()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from sip_harness import Agent, Message, sdp
 
@@ -53,9 +53,9 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
-    def issue(self, name: str, address: str = "127.0.0.1") -> Path:
+    def issue(self, name: str, address: str = "127.0.0.1", *, with_rsa: bool = False) -> Path:
         """A certificate for an address, with its key in the same file."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = rsa.generate_private_key(65537, 2048) if with_rsa else ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
         names = [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName(address)]
         certificate = self._sign(subject, key.public_key(), authority=False, names=names)
