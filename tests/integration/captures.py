@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -81,28 +82,29 @@ def _packet(line: str) -> Packet:
 
 
 class Capture:
-    """tshark on this network namespace, as long as the ``with`` block. Skips the test where it may not capture."""
+    """dumpcap on this network namespace, as long as the ``with`` block. Skips the test where it may not capture."""
 
     def __init__(self, path: Path, interface: str = "lo") -> None:
-        tshark = shutil.which("tshark")
-        if tshark is None:
-            pytest.skip("there is no tshark (Debian: tshark)")
-        self._tshark, self._path, self._interface = tshark, path, interface
+        tshark, dumpcap = shutil.which("tshark"), shutil.which("dumpcap")
+        if tshark is None or dumpcap is None:
+            pytest.skip("there is no tshark, or no dumpcap (Debian: tshark)")
+        self._tshark, self._dumpcap = tshark, dumpcap
+        self._path, self._interface = path, interface
 
     def __enter__(self) -> Capture:
         self._process = subprocess.Popen(
-            [self._tshark, "-q", "-i", self._interface, "-f", "udp or tcp", "-w", str(self._path)],
+            [self._dumpcap, "-q", "-i", self._interface, "-f", "udp or tcp", "-w", str(self._path)],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stderr is not None
         said = []
         for line in self._process.stderr:
             said.append(line)
-            if "Capturing on" in line:
+            if line.startswith("File:"):
                 break
         else:
             self._end()
-            pytest.skip(f"tshark may not capture here: {''.join(said)}")
+            pytest.skip(f"dumpcap may not capture here: {''.join(said)}")
         return self
 
     def __exit__(
@@ -115,6 +117,13 @@ class Capture:
         self._process.wait(_START)
         assert self._process.stderr is not None
         self._process.stderr.close()
+
+    def wait_for(self, data: bytes) -> None:
+        """Until a packet with this in it is in the file: what is captured gets there a moment later."""
+        deadline = time.monotonic() + _START
+        while data not in self._path.read_bytes():
+            assert time.monotonic() < deadline, f"{data!r} is not in {self._path}"
+            time.sleep(0.02)
 
     def packets(self, sip_ports: Collection[int], tls: Tls | None = None) -> list[Packet]:
         """SIP (at these ports), RTP and RTCP so far, and what tshark takes for broken."""
@@ -154,7 +163,7 @@ class Capture:
         wrong = [
             f"{packet.number}: {packet.complaint} ({packet.summary})" for packet in mine.values() if packet.complaint
         ]
-        assert wrong == []
+        assert not wrong, f"malformed, says tshark: {wrong}"
         counts = Counter(name for packet in mine.values() for name in packet.protocols)
         short = {name: counts[name] for name, number in least.items() if counts[name] < number}
         assert short == {}, f"less than {least} of ours in {self._path}: {counts}"

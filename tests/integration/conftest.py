@@ -1,4 +1,6 @@
-"""The table of SIP behaviours: tests marked with ``behaviour`` are its rows.
+"""What goes over loopback in a module of tests; and the table of SIP behaviours, whose rows are tests.
+
+Rows are those marked with ``behaviour``.
 
 With ``AIPHONE_SIP_TABLE`` set to a file, the rows of this run are written there (``make test-sip``).
 """
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from captures import Capture
 
 INTRODUCTION = """\
 # SIP conformance
@@ -23,6 +26,13 @@ written by `make test-sip`, which runs all of them; `make test` runs the quick o
 """
 
 _rows: dict[str, tuple[str, str, str, str]] = {}
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capture]:
+    """What goes over loopback while the tests of a module run, for tshark to look at."""
+    with Capture(tmp_path_factory.mktemp("wire") / "loopback.pcap") as capture:
+        yield capture
 
 
 def pytest_configure(config: pytest.Config) -> None:

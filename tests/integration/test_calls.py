@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from callers import GREETING, answer, greeted, heard
+from captures import Capture
 from server_process import CAPITAL, Server, in_loop, run_command, spoken, transcribed
 
 from aiphone.caller import Caller, OutgoingCall, RtpOptions, Scenario
@@ -31,7 +32,7 @@ def transcript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(transcript: Path) -> Iterator[Server]:
+def server(transcript: Path, capture: Capture) -> Iterator[Server]:
     flags = ("--greeting", GREETING, "-f", str(transcript), "--rtp-timeout", str(RTP_TIMEOUT), "--log-level", "debug")
     flags += ("--filler", "")  # on a busy machine it would be taken for the answer
     for text in (CAPITAL, STORY):
@@ -39,6 +40,8 @@ def server(transcript: Path) -> Iterator[Server]:
     with Server(*flags) as server:
         yield server
         assert server.stop() == 0
+        port = int(server.sip_uri.rpartition(":")[2])
+        capture.check(sip_ports=[port], ours=[port], least={"sip": 3, "rtp": 50})
         assert "Traceback" not in server.log
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sipp
+from captures import Capture
 from sip_harness import Agent, close_all
 
 pytestmark = pytest.mark.integration
@@ -41,7 +42,14 @@ def agent() -> Iterator[Agent]:
         if ALL or "full" not in script.head
     ],
 )
-def test_behaviour(script: sipp.Script, agent: Agent, needs: Callable[[str, str], str], tmp_path: Path) -> None:
+def test_behaviour(
+    script: sipp.Script, agent: Agent, capture: Capture, needs: Callable[[str, str], str], tmp_path: Path
+) -> None:
     program = needs("sip-tester", "sipp")
     agent.seen.clear()
     sipp.run(script, agent, program, tmp_path, float(script.head.get("timeout", "5")))
+
+
+@pytest.mark.behaviour("tshark finds nothing malformed in what we say in these scenarios", "RFC 3261, RFC 8866")
+def test_tshark_finds_nothing_malformed_in_the_scenarios(agent: Agent, capture: Capture) -> None:
+    capture.check(sip_ports=[agent.port], ours=[agent.port], least={"sip": 3 * len(SCRIPTS) // 4, "sdp": 10})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from captures import Capture
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
 from sip_harness import Agent, close_all
 
@@ -51,7 +53,7 @@ def test_calls_over_ipv6() -> None:
 
 @pytest.mark.sip_all
 @pytest.mark.behaviour("A conversation over IPv6: both hear each other", "RFC 3550, RFC 6157")
-def test_a_conversation_over_ipv6() -> None:
+def test_a_conversation_over_ipv6(tmp_path: Path) -> None:
     async def talk(uri: str) -> Pcm:
         async with Caller("::1") as caller:
             call = await caller.call(uri)
@@ -61,8 +63,13 @@ def test_a_conversation_over_ipv6() -> None:
             await call.hangup()
             return call.recording().between(reply.first_voiced_at - 0.3, reply.ended_at)
 
-    with Server("--greeting", "Good morning.", "--sip-host", "::1") as server:
+    with (
+        Capture(tmp_path / "calls.pcap") as capture,
+        Server("--greeting", "Good morning.", "--sip-host", "::1") as server,
+    ):
         assert server.sip_uri.startswith("sip:ai@[::1]:")
         assert "paris" in transcribed(in_loop(talk(server.sip_uri)))
+        port = int(server.sip_uri.rpartition(":")[2])
+        capture.check(sip_ports=[port], ours=[port], least={"sip": 2, "rtp": 100, "rtcp": 1})
         assert server.stop() == 0
         assert "Traceback" not in server.log

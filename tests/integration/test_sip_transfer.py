@@ -9,17 +9,19 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from captures import Capture
 from sip_harness import Agent, Message, Peer, close_all, sdp
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Agent]:
+def shared(capture: Capture) -> Iterator[Agent]:
     agent = Agent(settings={"direct_policy": {"transfers": True}})
     assert agent.started["event"] == "started", agent.started
     yield agent
     stopped = agent.stop()
+    capture.check(sip_ports=[agent.port], ours=[agent.port], least={"sip": 5})
     assert stopped is not None
     assert stopped["sockets"] == 0
     assert not [line for line in agent.errors if "Traceback" in line], agent.errors
