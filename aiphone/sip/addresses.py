@@ -125,6 +125,17 @@ def local_address_towards(remote: str, otherwise: str) -> str:
         return otherwise
 
 
+def of_other_family(offered: str, source: str) -> bool:
+    """True when media are offered at an IPv6 address by a peer with an IPv4 one, or the other way round (RFC 6157).
+
+    An address of zeros is no place for media.
+    """
+    address, peer = parse_address(offered), parse_address(source)
+    if address is None or peer is None or address.is_unspecified:
+        return False
+    return address.version != peer.version
+
+
 _ANYWHERE = IPv4Address("192.0.2.1")
 """Of a network that nobody has (RFC 5737): the way there is the default route."""
 

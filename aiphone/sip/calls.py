@@ -35,7 +35,14 @@ from aiphone.events import (
     MediaNegotiated,
     OutgoingCall,
 )
-from aiphone.sip.addresses import advertised_address, callable_host, local_address_towards, split_host_port
+from aiphone.sip.addresses import (
+    address_of_ours,
+    advertised_address,
+    callable_host,
+    local_address_towards,
+    of_other_family,
+    split_host_port,
+)
 from aiphone.sip.admission import Admission, screen
 from aiphone.sip.director import operation
 from aiphone.sip.identity import Identity, caller_identity, is_scanner, number_of
@@ -45,7 +52,7 @@ from aiphone.sip.message import Request, body_of, header, name_addr, read_reques
 from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import Allowance
 from aiphone.sip.reasons import call_reason, placed_call_reason
-from aiphone.sip.sdp import SdpError, acceptable, remote_audio, rewrite_local
+from aiphone.sip.sdp import SdpError, acceptable, media_host, remote_audio, rewrite_local
 from aiphone.sip.settings import CallPolicy, RtpPorts, SipSettings
 from aiphone.sip.streams import negotiated_stream
 from aiphone.sip.transfers import Transfers
@@ -118,11 +125,14 @@ class CallDesk:
             answer_at=self.clock.now() + policy.answer_after,
         )
         if admission.code == 0:
+            offered = media_host(description_in(message))
             try:
-                self._open_media(leg)
+                self._open_media(leg, offered)
             except (AiphoneError, OSError) as error:
                 log.warning("call refused, no RTP port: %s", error)
                 admission = Admission(admission.line_id, 503, "No RTP Port", retry_after=self.settings.retry_after)
+                if of_other_family(offered, host):
+                    admission = Admission(admission.line_id, 488, "Not Acceptable Here")
         leg.call = PjCall(account, pj_id, self, leg)
         leg.call.theirs = description_in(message)
         self.legs[leg.call_id] = leg
@@ -295,8 +305,17 @@ class CallDesk:
             leg.verdict = (503, f"the call could not be placed: {error.reason}")
             self._finish(leg, *leg.verdict)
 
-    def _open_media(self, leg: Leg) -> None:
-        """Sockets for a call's media, where its other side can reach them. Raises ``NetworkError``."""
+    def _open_media(self, leg: Leg, offered: str = "") -> None:
+        """Sockets for a call's media, where its other side can reach them. Raises ``NetworkError``.
+
+        ``offered`` is where the other side wants its media: of that family ours must be.
+        """
+        if of_other_family(offered, leg.source):
+            # The public address is of the family that SIP has here.
+            leg.host = address_of_ours(offered)
+            leg.sockets = self.ports.open(leg.host)
+            leg.port, leg.rtcp_port = leg.sockets.port, leg.sockets.port + 1
+            return
         host = self.host_towards(leg.source)
         leg.sockets = self.ports.open(host)
         leg.port = leg.sockets.port

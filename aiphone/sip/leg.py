@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pjsua2 as pj
 
 from aiphone.events import CallConfirmed, RtpSockets, RtpStream
+from aiphone.sip.addresses import of_other_family
 from aiphone.sip.admission import Admission
 from aiphone.sip.director import guarded
-from aiphone.sip.sdp import RemoteAudio, acceptable
+from aiphone.sip.sdp import RemoteAudio, acceptable, media_host
 from aiphone.sip.settings import CallPolicy
 
 if TYPE_CHECKING:
@@ -120,8 +121,9 @@ class PjCall(pj.Call):  # type: ignore[misc]
 
     @guarded
     def onCallRxOffer(self, prm: Any) -> None:  # noqa: N802
-        # pjsip would say 500 to a re-INVITE without a codec in common.
-        if not acceptable(prm.offer.wholeSdp):
+        # pjsip would say 500 to a re-INVITE without a codec in common, and 200 without media to another family.
+        offer = prm.offer.wholeSdp
+        if not acceptable(offer) or of_other_family(media_host(offer), self.leg.host):
             prm.statusCode = 488
 
     @guarded

@@ -215,6 +215,15 @@ def acceptable(text: str) -> bool:
     return audio is not None and bool(audio.codecs)
 
 
+def media_host(text: str) -> str:
+    """Where the other side wants the audio; empty where it says nothing that we understand."""
+    try:
+        audio = remote_audio(text)
+    except SdpError:
+        return ""
+    return audio.host if audio is not None else ""
+
+
 def rewrite_local(
     text: str, host: str, port: int, remote: RemoteAudio | None = None, ptime_ms: int = 20, *, rtcp_port: int = 0
 ) -> str:

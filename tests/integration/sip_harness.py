@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from random import Random
 
+from aiphone.sip.addresses import host_port
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -290,7 +292,7 @@ class Message:
 def sdp(port, codecs=(0, 8, 101), direction="sendrecv", host="127.0.0.1", media="audio", version=1):
     names = {0: "PCMU/8000", 8: "PCMA/8000", 101: "telephone-event/8000", 96: "telephone-event/8000",
              9: "G722/8000", 18: "G729/8000"}  # fmt: skip
-    lines = ["v=0", f"o=- 1 {version} IN IP4 127.0.0.1", "s=-", f"c=IN IP4 {host}", "t=0 0"]
+    lines = ["v=0", f"o=- 1 {version} IN IP4 127.0.0.1", "s=-", f"c=IN IP{6 if ':' in host else 4} {host}", "t=0 0"]
     if media:
         lines.append(f"m={media} {port} RTP/AVP " + " ".join(str(c) for c in codecs))
         lines += [f"a=rtpmap:{c} {names[c]}" for c in codecs if c in names]
@@ -310,12 +312,13 @@ def close_all():
 class Peer:
     """A UDP socket and the state of one dialog at a time."""
 
-    def __init__(self, port, host="127.0.0.1", user="ai", local="127.0.0.1"):
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    def __init__(self, port, host="127.0.0.1", user="ai", local=""):
+        local = local or ("::1" if ":" in host else "127.0.0.1")
+        self.socket = socket.socket(socket.AF_INET6 if ":" in local else socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((local, 0))
-        self.local = f"{local}:{self.socket.getsockname()[1]}"
+        self.local = host_port(local, self.socket.getsockname()[1])
         self.remote = (host, port)
-        self.target = f"sip:{user}@{host}:{port}"
+        self.target = f"sip:{user}@{host_port(host, port)}"
         OPENED.append(self)
         self.begin()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
 from captures import Capture
+from namespaces import Machine
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
-from sip_harness import Agent, close_all
+from sip_harness import Agent, Peer, close_all, sdp
 
 from aiphone.caller import Caller
 from aiphone.caller.sdp import audio
@@ -49,6 +51,44 @@ def test_calls_over_ipv6() -> None:
     finally:
         agent.stop()
         close_all()
+
+
+@pytest.mark.behaviour("Media of the one family in a dialog over the other", "RFC 6157 section 3")
+@pytest.mark.parametrize(("ours", "media"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1")])
+def test_media_have_the_family_of_the_offer(ours: str, media: str) -> None:
+    agent = Agent(settings={"host": ours})
+    families = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
+    try:
+        peer = Peer(agent.port, host=ours)
+        with socket.socket(families[media], socket.SOCK_DGRAM) as rtp:
+            rtp.bind((media, 0))
+            answer = audio(peer.call(sdp(rtp.getsockname()[1], host=media)).body.encode())
+            assert answer is not None
+            assert answer.host == media
+            stream = agent.wait("MediaNegotiated")["stream"]
+            assert (stream["remote_host"], stream["remote_port"]) == rtp.getsockname()[:2]
+            call_id = agent.wait("CallConfirmed")["call_id"]
+            rtp.sendto(b"heard", (media, answer.port))
+            agent.do("packet", call_id=call_id)
+            assert bytes.fromhex(agent.wait("packet")["data"]) == b"heard"
+        peer.bye()
+        agent.wait("CallEnded", call_id=call_id)
+    finally:
+        stopped = agent.stop()
+        close_all()
+    assert stopped is not None
+    assert stopped["sockets"] == 0
+
+
+@pytest.mark.behaviour("IPv6 media offered where there is no way to", "RFC 3261 section 21.4.26")
+def test_media_where_there_is_no_way_to_are_refused() -> None:
+    with Machine() as nowhere, nowhere.inside():
+        agent = Agent()
+        try:
+            assert Peer(agent.port).call(sdp(40_000, host="2001:db8::1")).code == 488
+        finally:
+            agent.stop()
+            close_all()
 
 
 @pytest.mark.sip_all

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiphone.errors import NetworkError
-from aiphone.sip.addresses import address_of_ours, host_port, is_loopback, split_host_port
+from aiphone.sip.addresses import address_of_ours, host_port, is_loopback, of_other_family, split_host_port
 from aiphone.sip.settings import LineConfig
 
 
@@ -48,3 +48,13 @@ def test_no_way_is_an_error_that_names_the_peer() -> None:
 )
 def test_the_next_hop_of_a_line_is_its_proxy_where_it_has_one(proxy: str, hop: str) -> None:
     assert LineConfig("l", "u", "p", "pbx.example.org", proxy=proxy).next_hop == hop
+
+
+def test_media_of_the_other_family() -> None:
+    assert of_other_family("2001:db8::1", "192.0.2.1")
+    assert of_other_family("192.0.2.1", "::1")
+    assert not of_other_family("192.0.2.1", "192.0.2.2")
+    assert not of_other_family("192.0.2.1", "::ffff:192.0.2.2")  # IPv4 at a socket of both
+    # On hold, a name, nothing at all.
+    for offered in ("::", "media.example.org", ""):
+        assert not of_other_family(offered, "192.0.2.1")
