@@ -398,8 +398,8 @@ def public_side(settings: Settings, clock: Clock) -> tuple[StunClient | None, st
     return stun, public
 
 
-def sip_settings(settings: Settings, host: str, public: str = "") -> SipSettings:
-    """The SIP side's settings; ``public`` is our address out there.
+def sip_settings(settings: Settings, host: str, public: str) -> SipSettings:
+    """The SIP side's settings; ``public`` is our address out there, empty where it is not another one.
 
     Raises ``ConfigError`` for a ``--direct-from`` that is none.
     """
@@ -411,7 +411,7 @@ def sip_settings(settings: Settings, host: str, public: str = "") -> SipSettings
             host=host,
             reach_out=reaches_out(settings),
             port=settings.sip_port,
-            public_address=public or settings.public_address,
+            public_address=public,
             max_calls=settings.max_calls,
             direct_line=settings.direct_from != "none",
             direct_networks=networks,

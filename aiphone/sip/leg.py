@@ -23,6 +23,9 @@ from aiphone.sip.settings import CallPolicy
 if TYPE_CHECKING:
     from aiphone.sip.calls import CallDesk
 
+BRIDGE_RATE = 8000
+"""Hz; of pjsua's conference bridge, which has no clock here."""
+
 
 @dataclass(slots=True, eq=False)
 class Leg:
@@ -118,6 +121,10 @@ class PjCall(pj.Call):  # type: ignore[misc]
         text = self.desk.local_sdp(self, prm.sdp.wholeSdp, prm.remSdp.wholeSdp)
         if text:
             prm.sdp.wholeSdp = text
+
+    @guarded
+    def onStreamCreated(self, prm: Any) -> None:  # noqa: N802
+        self.desk.library.fit_bridge(int(prm.pPort), BRIDGE_RATE)
 
     @guarded
     def onCallRxOffer(self, prm: Any) -> None:  # noqa: N802

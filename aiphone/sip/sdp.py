@@ -1,9 +1,9 @@
 """Session descriptions (RFC 8866): reading the other side's, and putting our media into our own.
 
 pjsua2 makes our description and believes that it owns the media. Before it is sent we point its audio line at
-the socket of the media engine, leave only the codecs that the engine has (PCMU, PCMA, telephone-event), and
-close every other media line with port 0 (RFC 3264 section 6). The order and number of media lines never change,
-as offer and answer are matched by position.
+the socket of the media engine, leave only what the engine has (``codecs`` and telephone-event), and close every
+other media line with port 0 (RFC 3264 section 6). The order and number of media lines never change, as offer and
+answer are matched by position.
 
 Everything here is pure text in, text or values out. Reading is tolerant: unknown lines are kept or skipped,
 wrong numbers count as absent; only what is no description at all, or too large, raises ``SdpError``.
@@ -11,18 +11,27 @@ wrong numbers count as absent; only what is no description at all, or too large,
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from aiphone.errors import SipError
+from aiphone.native import g722
 
 MAX_LENGTH = 16_384
 MAX_LINES = 512
 MAX_MEDIA = 32
 
-CODECS = {"PCMU": 0, "PCMA": 8}
-"""What the media engine has, with the static payload types of RFC 3551."""
+
+@functools.cache
+def codecs() -> dict[str, int]:
+    """What the media engine has on this machine, with the static payload types of RFC 3551; ours come in this order.
+
+    G.722 has a clock of 8000 Hz here too, though it is wideband (RFC 3551 section 4.5.2).
+    """
+    return {"PCMU": 0, "PCMA": 8} | ({"G722": 9} if g722.available() else {})
+
 
 _LINE = re.compile(r"\r\n|\n|\r")
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
@@ -142,13 +151,13 @@ def _number(text: str, limit: int, otherwise: int = 0) -> int:
 
 def _payload_types(media: Media) -> list[tuple[str, int]]:
     """``(NAME, payload type)`` of the formats that the engine knows or that are telephone-event, in order."""
-    names: dict[int, str] = {number: name for name, number in CODECS.items()}
+    names: dict[int, str] = {number: name for name, number in codecs().items()}
     for value in media.attributes("rtpmap"):
         number, _, encoding = value.partition(" ")
         payload_type = _number(number, 127, -1)
         name, _, rest = encoding.strip().partition("/")
         rate, _, channels = rest.partition("/")
-        known = name.upper() in CODECS or name.lower() == "telephone-event"
+        known = name.upper() in codecs() or name.lower() == "telephone-event"
         if payload_type >= 0:
             usable = known and rate.strip() == "8000" and channels.strip() in ("", "1")
             names[payload_type] = name.upper() if usable else ""
@@ -197,7 +206,7 @@ def remote_audio(text: str) -> RemoteAudio | None:
             rtcp_port=_number(rtcp, 65535) or min(media.port + 1, 65535),
             rtcp_mux=bool(media.attributes("rtcp-mux")),
             direction=_direction(media.lines) or _direction(session.lines) or "sendrecv",
-            codecs=tuple((name, number) for name, number in types if name in CODECS),
+            codecs=tuple((name, number) for name, number in types if name in codecs()),
             dtmf_payload_type=dtmf[0] if dtmf else None,
             ptime_ms=min(ptime, longest) if longest else ptime,
         )
@@ -242,7 +251,7 @@ def rewrite_local(
     for entry in session.media:
         ours = entry.kind == "audio" and entry.port != 0 and not done
         types = _payload_types(entry)
-        if ours and any(name in CODECS for name, _ in types):
+        if ours and any(name in codecs() for name, _ in types):
             mux = remote is not None and remote.rtcp_mux
             ports = (port, rtcp_port or port + 1)
             media.append(_our_audio(entry, types, ports, connection, ptime_ms, mux=mux))

@@ -227,7 +227,7 @@ class LineConfig:
             raise ConfigError(f"{where}: server port {self.server_port} is out of range; use 1 to 65535")
         if self.transport not in ("udp", "tcp", "tls"):
             raise ConfigError(f"{where}: transport {self.transport!r} is not known; use udp, tcp or tls")
-        host, _, port = self.proxy.rpartition(":") if ":" in self.proxy else (self.proxy, "", "5060")
+        host, port = self._proxy_parts
         if self.proxy and not (_HOST.fullmatch(host) and port.isdigit() and 1 <= int(port) <= 65535):
             raise ConfigError(f"{where}: proxy {self.proxy!r} must be host or host:port")
         parse_networks(self.allowed_networks, where)
@@ -242,8 +242,12 @@ class LineConfig:
     @property
     def next_hop(self) -> str:
         """Name or address of the machine that requests go to: the outbound proxy, where there is one."""
-        host = self.proxy.rpartition(":")[0] if ":" in self.proxy else self.proxy
-        return (host or self.server_ip).strip("[]")
+        return (self._proxy_parts[0] or self.server_ip).strip("[]")
+
+    @property
+    def _proxy_parts(self) -> tuple[str, str]:
+        host, colon, port = self.proxy.rpartition(":")
+        return (host, port) if colon else (self.proxy, "5060")
 
     @property
     def uri_parameters(self) -> str:

@@ -24,12 +24,13 @@ from aiphone.sip.call_limit import RESERVED, limit_note, usable_calls
 from aiphone.sip.calls import CallDesk
 from aiphone.sip.director import guarded
 from aiphone.sip.gate import Gate
+from aiphone.sip.leg import BRIDGE_RATE
 from aiphone.sip.lines import LineDesk, PjAccount
 from aiphone.sip.mender import Mender
 from aiphone.sip.message import Request, read_request
 from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import LogFilter, pj_level
-from aiphone.sip.sdp import CODECS
+from aiphone.sip.sdp import codecs
 from aiphone.sip.settings import DIRECT_LINE, CallPolicy, LineConfig, RtpPorts, SipSettings, SipStatus
 from aiphone.sip.transports import Transports
 
@@ -39,9 +40,8 @@ pjsip_log = logging.getLogger("aiphone.sip.pjsip")
 LIMIT_UNKNOWN = 4
 """pjproject's default, for a build that hides the function that tells."""
 
-_CLOCK_RATE = 8000
 _FRAME_MS = 20
-_FRAME_BYTES = _CLOCK_RATE * _FRAME_MS // 1000 * 2
+_FRAME_BYTES = BRIDGE_RATE * _FRAME_MS // 1000 * 2
 _BRIDGE_FREES_AT_ONCE = (2, 16)
 """From this version on a port without a clock is freed when its call ends."""
 
@@ -119,7 +119,7 @@ class Stack:
                 endpoint.audDevManager().setNoDev()
             numbers = endpoint.libVersion()
             self._turn_bridge = (int(numbers.major), int(numbers.minor)) < _BRIDGE_FREES_AT_ONCE
-            _choose_codecs(endpoint)
+            _choose_codecs(endpoint, wide=not self._turn_bridge)
             self._transports = Transports(endpoint, self._settings)
             self._transports.open()
             self.port = self._transports.port
@@ -147,8 +147,8 @@ class Stack:
         writer.__disown__()  # the endpoint deletes it
         config.medConfig.hasIoqueue = False
         config.medConfig.threadCnt = 0
-        config.medConfig.clockRate = _CLOCK_RATE
-        config.medConfig.sndClockRate = _CLOCK_RATE
+        config.medConfig.clockRate = BRIDGE_RATE
+        config.medConfig.sndClockRate = BRIDGE_RATE
         config.medConfig.audioFramePtime = _FRAME_MS
         config.medConfig.ecTailLen = 0
         config.medConfig.noVad = True
@@ -288,8 +288,9 @@ class Stack:
         self._gate = self._mender = None
 
 
-def _choose_codecs(endpoint: PjEndpoint) -> None:
+def _choose_codecs(endpoint: PjEndpoint, *, wide: bool) -> None:
+    """Ours in our order; wideband only where ``PjLib.fit_bridge`` may be used."""
+    ours = [name for name in codecs() if wide or name != "G722"]
     for codec in endpoint.codecEnum2():
         name = str(codec.codecId).partition("/")[0].upper()
-        priority = 255 - CODECS[name] if name in CODECS else 0
-        endpoint.codecSetPriority(codec.codecId, priority)
+        endpoint.codecSetPriority(codec.codecId, 255 - ours.index(name) if name in ours else 0)

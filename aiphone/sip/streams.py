@@ -13,7 +13,7 @@ from aiphone.events import RtpStream
 from aiphone.sip.addresses import split_host_port
 from aiphone.sip.leg import PjCall
 from aiphone.sip.sdes import agreed
-from aiphone.sip.sdp import CODECS
+from aiphone.sip.sdp import codecs
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def negotiated_stream(call: PjCall) -> RtpStream | None:
         # inactive both ways: pjsua stops its stream, the call goes on
         return replace(previous, send=False, receive=False) if previous is not None else None
     codec = str(info.codecName).upper()
-    if codec not in CODECS:
+    if codec not in codecs():
         return None
     host, port = split_host_port(info.remoteRtpAddress)
     rtcp_port = split_host_port(info.remoteRtcpAddress)[1]

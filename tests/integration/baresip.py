@@ -8,10 +8,12 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 from telephone_process import end
 
 from aiphone.caller import tone, write_wav
 from aiphone.events import Pcm
+from aiphone.native.resample import StreamResampler
 
 CONFIG = """\
 sip_listen {host}:0
@@ -19,14 +21,14 @@ sip_listen {host}:0
 audio_player aufile,{folder}/heard.wav
 audio_source aufile,{folder}/says.wav
 audio_alert aufile,/dev/null
-ausrc_srate 8000
-auplay_srate 8000
+ausrc_srate {rate}
+auplay_srate {rate}
 ausrc_channels 1
 auplay_channels 1
 rtp_timeout 60
 module_path {modules}
 module stdio.so
-module g711.so
+module {codec}.so
 module aufile.so
 module srtp.so
 {recorder}
@@ -49,20 +51,27 @@ class Baresip:
     def __init__(
         self, program: str, folder: Path, *, encryption: str = "srtp", dial: str = "", seconds: int = 20,
         transport: str = "", tls: str = "", user: str = "baresip", server: str = "127.0.0.1", rest: str = "",
-        says: Pcm | None = None,
+        says: Pcm | None = None, codec: str = "g711",
     ) -> None:  # fmt: skip
-        """``user`` and ``server`` are its address; ``rest`` goes to the account as it is.
+        """``user`` and ``server`` are its address; ``rest`` goes to the account as it is; ``codec`` is a module's name.
 
         ``says`` is what its microphone hears (int16 at 8 kHz), else a tone; then what it hears is in ``heard``.
         """
         folder.mkdir(exist_ok=True)
         self._folder = folder
-        write_wav(folder / "says.wav", tone(440.0, float(seconds)) if says is None else says)
+        says_pcm = tone(440.0, float(seconds)) if says is None else says
+        rate = 16_000 if codec == "g722" else 8000
+        if rate != 8000:
+            up = StreamResampler(8000, rate)
+            says_pcm = np.concatenate([up.process(says_pcm), up.flush()])
+        write_wav(folder / "says.wav", says_pcm, rate)
         config = CONFIG.format(
             folder=folder,
             modules=modules(),
             host="127.0.0.1",
             tls=tls,
+            codec=codec,
+            rate=rate,
             recorder=RECORDER.format(folder=folder) if says is not None else "",
         )
         (folder / "config").write_text(config, encoding="utf-8")

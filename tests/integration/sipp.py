@@ -6,6 +6,7 @@ expanded into sipp's own XML, which says the same in five times the lines.
     title: what is shown           rfc: where it is asked for        full: yes (left out of the quick run)
     user: whom sipp calls (ai)     line: a line of that name with this policy, as JSON
     call: yes                      the agent calls sipp, not sipp the agent
+    needs: g722                    skipped where the engine was built without it
     when EVENT: command name=value what the agent is told when EVENT comes; more than one may be given
 
     > INVITE sdp dir=sendonly      send a request; ``sdp`` adds a description (see ``describe``); ``fresh`` when it is

@@ -54,7 +54,7 @@ async def refusal(caller: Caller, server: Server, body: bytes | None = None) -> 
         pytest.param(description(), id="no media"),
         pytest.param(description("m=audio 0 RTP/AVP 0"), id="audio refused by its own offer"),
         pytest.param(
-            description("m=audio 40000 RTP/AVP 9 18", "a=rtpmap:9 G722/8000", "a=rtpmap:18 G729/8000"), id="codecs"
+            description("m=audio 40000 RTP/AVP 3 18", "a=rtpmap:3 GSM/8000", "a=rtpmap:18 G729/8000"), id="codecs"
         ),
         pytest.param(
             description("m=audio 40000 RTP/AVP 101", "a=rtpmap:101 telephone-event/8000"), id="only telephone events"

@@ -18,7 +18,9 @@ from server_process import CAPITAL, Server, in_loop, spoken, transcribed
 from test_sip_tls import Authority
 
 from aiphone.caller import Caller, Credentials, write_wav
+from aiphone.caller.audio import load
 from aiphone.events import Pcm
+from aiphone.native import g722
 from benchmarks.kamailio import REALM, Kamailio, free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.sip_all]
@@ -51,6 +53,8 @@ server_port = 9
 srtp = "mandatory"
 allowed_networks = ["127.0.0.0/8"]
 """
+
+wideband = pytest.mark.skipif(not g722.available(), reason="libspandsp is not installed (Debian: libspandsp2)")
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,17 @@ def test_a_conversation_through_a_registrar(office: Office, line: str, user: str
 
 @pytest.mark.behaviour("Baresip, with SRTP and through a registrar: a conversation", "RFC 3261, RFC 3711, RFC 4568")
 @pytest.mark.parametrize(
-    ("way", "user", "encryption"),
-    [("direct", "2000", "srtp-mandf"), ("pbx", "1001", ""), ("pbx", "1003", "srtp-mandf")],
+    ("way", "user", "encryption", "codec"),
+    [
+        ("direct", "2000", "srtp-mandf", "g711"),
+        ("pbx", "1001", "", "g711"),
+        ("pbx", "1003", "srtp-mandf", "g711"),
+        pytest.param("direct", "ai", "", "g722", marks=wideband),
+    ],
 )
-def test_a_conversation_with_baresip(office: Office, tmp_path: Path, way: str, user: str, encryption: str) -> None:
+def test_a_conversation_with_baresip(
+    office: Office, tmp_path: Path, way: str, user: str, encryption: str, codec: str
+) -> None:
     program = shutil.which("baresip")
     if program is None:
         pytest.skip("there is no baresip (Debian: baresip-core)")
@@ -151,14 +162,15 @@ def test_a_conversation_with_baresip(office: Office, tmp_path: Path, way: str, u
     if way == "pbx":
         uri = office.pbx.uri(user)
         known = {"user": "1005", "server": f"127.0.0.1:{office.pbx.port}", "rest": f";auth_pass={PASSWORDS['1005']}"}
-    phone = Baresip(program, tmp_path / "b", encryption=encryption, dial=uri, says=says, seconds=14, **known)
+    phone = Baresip(
+        program, tmp_path / "b", encryption=encryption, dial=uri, says=says, seconds=14, codec=codec, **known
+    )
     try:
         phone.wait("Call established")
         phone.process.wait(30)
     finally:
         phone.close()
-    with wave.open(str(phone.heard)) as file:
-        words = transcribed(np.frombuffer(file.readframes(file.getnframes()), np.int16))
+    words = transcribed(load(phone.heard))
     assert "good morning" in words
     assert "paris" in words
     assert encrypted(office, user) is bool(encryption)
