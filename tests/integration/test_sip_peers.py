@@ -54,8 +54,6 @@ srtp = "mandatory"
 allowed_networks = ["127.0.0.0/8"]
 """
 
-wideband = pytest.mark.skipif(not g722.available(), reason="libspandsp is not installed (Debian: libspandsp2)")
-
 
 @dataclass(frozen=True)
 class Office:
@@ -140,40 +138,46 @@ def test_a_conversation_through_a_registrar(office: Office, line: str, user: str
     assert record["end_reason"] == "the call ended normally"
 
 
-@pytest.mark.behaviour("Baresip, with SRTP and through a registrar: a conversation", "RFC 3261, RFC 3711, RFC 4568")
-@pytest.mark.parametrize(
-    ("way", "user", "encryption", "codec"),
-    [
-        ("direct", "2000", "srtp-mandf", "g711"),
-        ("pbx", "1001", "", "g711"),
-        ("pbx", "1003", "srtp-mandf", "g711"),
-        pytest.param("direct", "ai", "", "g722", marks=wideband),
-    ],
-)
-def test_a_conversation_with_baresip(
-    office: Office, tmp_path: Path, way: str, user: str, encryption: str, codec: str
-) -> None:
+def words_heard_by_baresip(folder: Path, uri: str, **known: str) -> str:
+    """What baresip heard after it had called and asked."""
     program = shutil.which("baresip")
     if program is None:
         pytest.skip("there is no baresip (Debian: baresip-core)")
     # The greeting first, then the question; afterwards silence until the end.
     says = np.concatenate((np.zeros(8000 * 4, np.int16), spoken(CAPITAL), np.zeros(8000 * 12, np.int16)))
-    uri, known = f"sip:{user}@127.0.0.1:{office.server.sip_uri.rpartition(':')[2]}", {}
-    if way == "pbx":
-        uri = office.pbx.uri(user)
-        known = {"user": "1005", "server": f"127.0.0.1:{office.pbx.port}", "rest": f";auth_pass={PASSWORDS['1005']}"}
-    phone = Baresip(
-        program, tmp_path / "b", encryption=encryption, dial=uri, says=says, seconds=14, codec=codec, **known
-    )
+    phone = Baresip(program, folder / "b", dial=uri, says=says, seconds=14, **known)
     try:
         phone.wait("Call established")
         phone.process.wait(30)
     finally:
         phone.close()
-    words = transcribed(load(phone.heard))
+    return transcribed(load(phone.heard))
+
+
+@pytest.mark.behaviour("Baresip, with SRTP and through a registrar: a conversation", "RFC 3261, RFC 3711, RFC 4568")
+@pytest.mark.parametrize(
+    ("way", "user", "encryption"),
+    [("direct", "2000", "srtp-mandf"), ("pbx", "1001", ""), ("pbx", "1003", "srtp-mandf")],
+)
+def test_a_conversation_with_baresip(office: Office, tmp_path: Path, way: str, user: str, encryption: str) -> None:
+    uri, known = f"sip:{user}@127.0.0.1:{office.server.sip_uri.rpartition(':')[2]}", {}
+    if way == "pbx":
+        uri = office.pbx.uri(user)
+        known = {"user": "1005", "server": f"127.0.0.1:{office.pbx.port}", "rest": f";auth_pass={PASSWORDS['1005']}"}
+    words = words_heard_by_baresip(tmp_path, uri, encryption=encryption, **known)
     assert "good morning" in words
     assert "paris" in words
     assert encrypted(office, user) is bool(encryption)
+
+
+@pytest.mark.behaviour(
+    "A telephone that offers ICE, and wideband, is answered without ICE: a conversation", "RFC 3264, RFC 8445, RFC 3551"
+)
+@pytest.mark.skipif(not g722.available(), reason="libspandsp is not installed (Debian: libspandsp2)")
+def test_a_conversation_in_wideband_with_who_offers_ice(office: Office, tmp_path: Path) -> None:
+    words = words_heard_by_baresip(tmp_path, office.server.sip_uri, encryption="", codec="g722", rest=";medianat=ice")
+    assert "good morning" in words
+    assert "paris" in words
 
 
 def encrypted(office: Office, user: str) -> bool:
