@@ -31,7 +31,6 @@ module stdio.so
 module {codec}.so
 module aufile.so
 module srtp.so
-module ice.so
 {recorder}
 module_app account.so
 module_app menu.so
