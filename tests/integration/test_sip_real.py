@@ -253,7 +253,7 @@ def test_a_change_of_address_and_codec(agent, peer):
     "offer",
     [
         pytest.param(sdp(40_000, codecs=(18,)), id="only G.729"),
-        pytest.param(sdp(40_000, codecs=(9, 101)), id="only G.722"),
+        pytest.param(sdp(40_000, codecs=(4, 101)), id="only G.723"),
         pytest.param(sdp(40_000, media="video"), id="only video"),
         pytest.param(sdp(0), id="audio closed"),
         pytest.param(sdp(40_000, codecs=(101,)), id="only telephone-event"),
