@@ -36,7 +36,8 @@ test: test-venv $(STAMPS)/extensions  ## environment, style, types, the whole te
 # SIP behaviours only, the slow ones too; the result is a document.
 test-sip: test-venv $(STAMPS)/extensions  ## every SIP behaviour, and the table in docs/sip-conformance.md
 	AIPHONE_SIP_ALL=1 AIPHONE_SIP_TABLE=docs/sip-conformance.md \
-		$(BIN)/python -m pytest tests/integration/test_sip_*.py tests/integration/test_outgoing_call.py $(ARGS)
+		$(BIN)/python -m pytest tests/integration/test_sip_*.py tests/integration/test_outgoing_call.py \
+		tests/integration/test_calls.py tests/integration/test_call_actions.py $(ARGS)
 
 test-venv: venv $(STAMPS)/test-system $(STAMPS)/test-packages
 

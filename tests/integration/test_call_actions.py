@@ -52,6 +52,7 @@ def ended(server: Server, user: str) -> str:
     return str(next(record["end_reason"] for record in records if f":{user}@" in record["caller"]))
 
 
+@pytest.mark.behaviour("The assistant transfers the caller, when its words have been heard", "RFC 3515")
 def test_the_caller_is_transferred_when_the_words_have_been_heard(server: Server, model: StandIn) -> None:
     model.otherwise = CONNECTING
 
@@ -76,6 +77,9 @@ def test_the_caller_is_transferred_when_the_words_have_been_heard(server: Server
     assert "transfer" in model.requests[0]["grammar"]
 
 
+@pytest.mark.behaviour(
+    "The assistant's transfer fails, it presses keys (RFC 4733), and it hangs up", "RFC 3515, RFC 4733"
+)
 def test_after_a_transfer_that_fails_the_conversation_goes_on(server: Server, model: StandIn) -> None:
     model.otherwise = CONNECTING
 
@@ -105,6 +109,7 @@ def test_after_a_transfer_that_fails_the_conversation_goes_on(server: Server, mo
     assert past[1] == "I press it. [press 12#]"
 
 
+@pytest.mark.behaviour("The assistant puts the caller on hold", "RFC 3264 section 8.4")
 def test_the_caller_is_put_on_hold(server: Server, model: StandIn) -> None:
     model.otherwise = good("Please wait. [hold]")
 

@@ -116,7 +116,8 @@ MESSAGE = "Your order is ready."
 
 
 @pytest.mark.behaviour(
-    "Calls of ours that a machine or a person answers: a message after the beep, or a conversation", ""
+    "Calls of ours that a machine or a person answers: a message after the beep, or a conversation",
+    "RFC 3261 section 13.2",
 )
 def test_a_machine_gets_the_message_after_its_beep_and_a_person_the_conversation(server: Server) -> None:
     beep = np.asarray(8000 * np.sin(2 * np.pi * 1000 / RATE * np.arange(RATE // 3)), np.int16)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
+from baresip import Baresip
 from callers import GREETING, answer, heard
 from captures import Capture
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
+from sip_harness import Agent, close_all
 from test_calls import voiced_for
 
 from aiphone.caller import Caller, IncomingCall, OutgoingCall
@@ -136,3 +140,35 @@ def test_an_attended_transfer_ends_with_the_third_party_in_the_conversation(serv
     assert "to-tag=" in replaced
     assert "paris" in words
     server.wait_idle()
+
+
+@pytest.mark.behaviour("We transfer baresip: the third party hears it", "RFC 3515, RFC 5589 section 6")
+def test_who_is_transferred_by_us_is_heard_by_the_third_party(tmp_path: Path, needs: Callable[[str, str], str]) -> None:
+    program = needs("baresip-core", "baresip")
+    # Over and over, as it begins anew with each call.
+    says = np.concatenate([spoken(CAPITAL), np.zeros(8000, np.int16)] * 8)
+    agent = Agent()
+
+    async def third_party() -> tuple[str, str]:
+        async with Caller(user="third") as third:
+            address = f"sip:ai@127.0.0.1:{agent.port}"
+            phone = Baresip(program, tmp_path / "b", encryption="", dial=address, says=says, seconds=25)
+            try:
+                call_id = (await asyncio.to_thread(agent.wait, "CallConfirmed"))["call_id"]
+                agent.do("transfer", call_id=call_id, uri=third.uri)
+                theirs = await taken(third)
+                ended = await asyncio.to_thread(agent.wait, "CallEnded", call_id=call_id)
+                reply = await theirs.wait_reply(timeout=20, silence=0.5)
+                words = transcribed(theirs.recording().between(reply.first_voiced_at - 0.3, reply.ended_at))
+                await theirs.hangup()
+            finally:
+                await asyncio.to_thread(phone.close)
+            return words, ended["reason"]
+
+    try:
+        words, reason = in_loop(third_party())
+    finally:
+        agent.stop()
+        close_all()
+    assert "capital of france" in words
+    assert "transfer" in reason
