@@ -285,3 +285,43 @@ def test_our_public_address_and_ports_by_stun() -> None:
         finally:
             stun.terminate()
             stun.wait(10)
+
+
+@pytest.mark.sip_all
+@pytest.mark.behaviour(
+    "Every third packet is lost, both ways: no call fails or is left behind", "RFC 3261 section 17"
+)
+def test_calls_where_every_third_packet_is_lost() -> None:
+    iptables = _program("iptables")
+    lossy = ("-p", "udp", "-m", "statistic", "--mode", "nth", "--every", "3", "--packet", "0", "-j", "DROP")
+    with Machine() as ours, Machine() as there:
+        ours.plug(there, f"{OURS}/24", f"{PBX}/24")
+        for machine in (ours, there):
+            machine.run(iptables, "-A", "INPUT", *lossy)
+        with ours.inside():
+            agent = Agent(settings={"host": "0.0.0.0", "direct_networks": [f"{PBX}/32"]})
+
+        async def one(caller: Caller) -> None:
+            call = await caller.call(f"sip:ai@{OURS}:{agent.port}")
+            assert await call.wait_ended(40) == "remote"
+
+        async def scenario() -> None:
+            async with Caller(PBX) as caller:
+                await asyncio.gather(*(one(caller) for _ in range(10)))
+
+        def hang_up() -> None:
+            for _ in range(10):
+                agent.do("hangup", call_id=agent.wait("CallConfirmed", timeout=40)["call_id"])
+
+        try:
+            with ThreadPoolExecutor(1) as pool, there.inside():
+                hanging_up = pool.submit(hang_up)
+                in_loop(scenario())
+                hanging_up.result()
+            ended = [agent.wait("CallEnded", timeout=40) for _ in range(10)]
+            assert {event["reason"] for event in ended} == {"the call ended normally"}
+            assert agent.ask("status")["active_calls"] == 0
+            assert agent.ask("facts")["sockets"] == 0
+        finally:
+            agent.stop()
+            close_all()
