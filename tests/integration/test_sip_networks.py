@@ -288,9 +288,7 @@ def test_our_public_address_and_ports_by_stun() -> None:
 
 
 @pytest.mark.sip_all
-@pytest.mark.behaviour(
-    "Every third packet is lost, both ways: no call fails or is left behind", "RFC 3261 section 17"
-)
+@pytest.mark.behaviour("Every third packet is lost, both ways: no call fails or is left behind", "RFC 3261 section 17")
 def test_calls_where_every_third_packet_is_lost() -> None:
     iptables = _program("iptables")
     lossy = ("-p", "udp", "-m", "statistic", "--mode", "nth", "--every", "3", "--packet", "0", "-j", "DROP")
