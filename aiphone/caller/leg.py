@@ -15,6 +15,9 @@ from aiphone.clock import Clock
 from aiphone.errors import SipError
 from aiphone.events import Pcm
 
+_READ = 0.05
+"""Seconds in which the media thread surely reads what is in the socket."""
+
 
 class NoReplyError(SipError):
     """Nothing audible came back in time."""
@@ -106,7 +109,7 @@ class Leg:
         if first is None:
             why = "the call ended" if not self._media_open else f"nothing audible came within {timeout:g} s"
             raise NoReplyError(f"there was no reply: {why}; listen to the call's recording and read the server's log")
-        last, index = first, 0
+        last, index, looked_again = first, 0, False
         while True:
             packets = self.session.received
             while index < len(packets):
@@ -115,9 +118,11 @@ class Leg:
                 index += 1
             now = self._clock.now()
             left = min(last + silence, first + longest) - now
-            if left <= 0 or not self._media_open:
+            if not self._media_open or (left <= 0 and looked_again):
                 break
-            await self._wait_change(left, index)
+            # After a moment in which the machine stood still, the time is over before what came in it was read.
+            looked_again = left <= 0
+            await self._wait_change(max(left, _READ), index)
         pcm = self.recording().between(first, last)
         return Reply(after, first, last, self._clock.now(), pcm)
 
