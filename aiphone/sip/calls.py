@@ -59,6 +59,10 @@ from aiphone.sip.transfers import Transfers
 
 log = logging.getLogger(__name__)
 
+_ACK_WITHIN = 29.0
+"""Seconds. RFC 3261 section 13.3.1.4 repeats a 200 for 32 s. Then pjsip forgets the transaction but not the call, so it
+must be told to end it before; and what the record says must not be that no RTP came for 30 s."""
+
 
 @dataclass(slots=True)
 class CallDesk:
@@ -400,13 +404,17 @@ class CallDesk:
 
     def sweep(self) -> None:
         """Find calls that pjsua2 has dropped without a word, so that nothing is owed for ever; give up those of
-        ours that nobody answers."""
+        ours that nobody answers, and those whose caller vanished before ACK."""
         now = self.clock.now()
         for leg in list(self.legs.values()):
             if leg.call is not None and not leg.call.isActive():
                 self._finish(leg, 500, "Dropped")
             elif leg.placed and not leg.confirmed and leg.verdict is None and now >= leg.rings_until:
                 self._hang_up(leg, 408, "No Answer", None)
+            elif leg.acknowledged_by is not None and not leg.confirmed and now >= leg.acknowledged_by:
+                leg.acknowledged_by = None
+                leg.verdict = leg.verdict or (408, "the caller never acknowledged our answer (no ACK came)")
+                self._hang_up(leg, 408, "No ACK", None)
             elif leg.hold_retry_at is not None and now >= leg.hold_retry_at:
                 self._send_hold(leg)
         self.transfers.sweep(now)
@@ -501,6 +509,8 @@ class CallDesk:
         except pj.Error as error:
             log.warning("%s: pjsua2 did not send %d: %s", leg.call_id, code, error.reason)
             self._hang_up(leg, 500, "Internal Error", None)
+        else:
+            leg.acknowledged_by = self.clock.now() + _ACK_WITHIN if code >= 200 else None
 
     def _take_description(self, call: PjCall, text: str) -> None:
         """The other side's answer to an offer of ours."""

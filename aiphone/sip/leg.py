@@ -56,6 +56,8 @@ class Leg:
     """A call that comes in is not answered before."""
     answer_wanted: bool = False
     """The main thread has said 200; it waits for ``answer_at``."""
+    acknowledged_by: float | None = None
+    """When the caller must have acknowledged our 200."""
     rings_until: float = 0.0
     """When we give up a call of ours, or a successor."""
     progress: int = 0

@@ -183,3 +183,20 @@ def test_nobody_acknowledges(world: tuple[Agent, Peer]) -> None:
     for _ in lost:
         agent.wait("CallEnded")
     still_talking(friend)
+
+
+@pytest.mark.sip_all
+@pytest.mark.behaviour("A caller who vanishes between 200 and ACK: the call is given up, and its record says why",
+                       "RFC 3261 section 13.3.1.4")  # fmt: skip
+def test_the_caller_vanishes_before_the_ack(world: tuple[Agent, Peer]) -> None:
+    agent, friend = world
+    agent.seen.clear()
+    before = agent.ask("facts")
+    gone = Peer(agent.port)
+    gone.request("INVITE", sdp(40_000))
+    gone.expect(200)
+    call_id = agent.wait("IncomingCall")["call_id"]
+    ended = agent.wait("CallEnded", call_id=call_id, timeout=45)
+    assert (ended["code"], ended["reason"]) == (408, "the caller never acknowledged our answer (no ACK came)")
+    assert agent.ask("facts")["sockets"] == before["sockets"]
+    still_talking(friend)
