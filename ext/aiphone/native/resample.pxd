@@ -13,6 +13,7 @@ cdef struct Filter:
     int centre            # the first of the samples that have coarse coefficients too
     int shift             # bits that the fine coefficients have more than the coarse ones
     short* coefficients   # up rows, in the order in which outputs meet them: taps fine ones, then the coarse ones
+    short* places         # where each row begins, in input samples from where row 0 does
     void* memory          # what they lie in
     Filter* next
 
