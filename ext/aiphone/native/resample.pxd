@@ -6,10 +6,15 @@ cdef struct Filter:
     int rate_out
     int up                # L: interpolation factor
     int down              # M: decimation factor
-    int taps              # coefficients for one output sample
+    int taps              # coefficients for one output sample, padded to whole vectors
     int delay             # group delay in output samples, a whole number by design
-    float* coefficients   # up rows of taps, each in the order of the samples it meets (few phases: in down strands)
-    short* spans          # of a filter with few phases: for each row the first that counts, and how many; else NULL
+    int history           # earlier samples that an output needs
+    int inverse           # of `down` modulo `up`: row = phase * inverse % up
+    int centre            # the first of the samples that have coarse coefficients too
+    int shift             # bits that the fine coefficients have more than the coarse ones
+    short* coefficients   # up rows, in the order in which outputs meet them: taps fine ones, then the coarse ones
+    short* places         # where each row begins, in input samples from where row 0 does
+    void* memory          # what they lie in
     Filter* next
 
 cdef struct Resampler:
@@ -17,8 +22,8 @@ cdef struct Resampler:
     const Filter* filter  # NULL when the rates are equal
     # State.
     int ahead             # input samples still to come before the next output sample
-    int phase             # row of coefficients of the next output sample
-    short* history        # the last taps - 1 samples
+    int phase             # of the next output sample, in units of 1 / up
+    short* history        # the last samples, as many as the filter needs
 
 # NULL when the pair is not supported or there is no memory.
 cdef Resampler* resampler_new(int rate_in, int rate_out) noexcept nogil

@@ -106,6 +106,22 @@ def test_loud_input_saturates_instead_of_wrapping() -> None:
     assert np.abs(np.diff(out.astype(int))).max() < 40000
 
 
+@pytest.mark.parametrize(("rate_in", "rate_out"), PAIRS)
+def test_no_sum_overflows_at_full_scale(rate_in: int, rate_out: int) -> None:
+    """What overflows 32 bits at full scale does not at half of it; the signs are those of a row of the filter, too."""
+    half = 16383
+    click = np.zeros(1024, np.int16)
+    click[512] = half
+    response = StreamResampler(rate_in, rate_out).process(click)
+    signs = np.sign(np.repeat(response[::-1], max(1, round(rate_in / rate_out)))).astype(np.int16)
+    noise = np.random.default_rng(9).choice(np.array([-1, 1], np.int16), 20000)
+    quiet = np.concatenate([signs * np.int16(half), noise * np.int16(half)])
+    low = StreamResampler(rate_in, rate_out).process(quiet).astype(int)
+    high = StreamResampler(rate_in, rate_out).process((2 * quiet).astype(np.int16)).astype(int)
+    exact = (low > -32768) & (low < 32767)
+    assert np.max(np.abs(np.clip(2 * low, -32768, 32767) - high)[exact]) <= 2
+
+
 def test_equal_rates_pass_samples_through() -> None:
     pcm = np.arange(-500, 500).astype(np.int16)
     same = StreamResampler(8000, 8000)
