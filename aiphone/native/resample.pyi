@@ -11,7 +11,7 @@ class StreamResampler:
     """Converts a stream of int16 mono PCM from one sample rate to another, block by block.
 
     Rates are in Hz, 8000 to 48000; MediaError for a pair that is not supported. Any sizes of blocks give the same
-    samples. One thread at a time; the GIL is released for long blocks.
+    samples, whichever kernel the processor has. One thread at a time; the GIL is released for long blocks.
     """
 
     rate_in: int

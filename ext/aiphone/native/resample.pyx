@@ -2,8 +2,8 @@
 
 For a pair of rates in the ratio up/down (L/M), output sample k stands at input time k * M / L. Its filter is the
 prototype low-pass taken at every L-th coefficient, starting at phase (k * M) mod L, so only the products that
-count are computed. Every output is one dot product of whole numbers,
-which makes the result bit-identical for any sizes of blocks.
+count are computed. Every output is one dot product of whole numbers, which makes the result bit-identical for any
+sizes of blocks, whichever kernel computes it.
 
 Samples and coefficients are 16-bit whole numbers, of which a vector instruction multiplies twice as many as of
 floats. The coefficients are scaled so that the tails of the filter use all 16 bits; at its centre, where they would
@@ -17,6 +17,10 @@ of 17.5 samples, 2.2 ms, and from 8 to 16 kHz a half-band filter, of which every
 
 Pairs with few phases compute eight neighbouring outputs of one phase together; the others four outputs, each with
 its own row of coefficients, stored in the order in which the outputs meet them.
+
+The kernels exist for AVX2 (asked for at run time), for SSE2, and in C for any processor. To build and test the others
+where there is AVX2, in a copy of the checkout: CFLAGS="-DAIPHONE_PORTABLE" leaves AVX2 out, "-DAIPHONE_PORTABLE
+-DAIPHONE_PLAIN" SSE2 too.
 """
 
 import numpy as np
@@ -537,7 +541,8 @@ cdef class StreamResampler:
     """Converts a stream of int16 mono PCM from one sample rate to another, block by block.
 
     ``rate_in`` and ``rate_out`` are in Hz, from 8000 to 48000; MediaError for a pair that is not supported. Any
-    sizes of blocks give the same samples. One thread at a time; the GIL is released for long blocks.
+    sizes of blocks give the same samples, whichever kernel the processor has. One thread at a time; the GIL is
+    released for long blocks.
     """
 
     cdef Resampler* _resampler
