@@ -32,7 +32,9 @@ LINES: tuple[dict[str, float | str], ...] = (
 )
 """What the lines do, beside the noise of -66 dBFS that every line has. Noise of -40 is 20 dB under the speech."""
 CYCLE = 9.0
-"""Seconds from one turn of a caller to its next, when several speak in turn."""
+"""Seconds from one turn of a caller to its next, when each speaks when it likes."""
+GAP = 1.2
+"""Seconds from the end of one caller's turn to the next caller's, when they speak in turn."""
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ def mix(corpus: Corpus, offset: int) -> Iterator[Turn]:
 
 
 def level(corpus: Corpus, callers: int, turns: int, offset: int = 0) -> Scene:
-    """``callers`` calls at once that speak in turn, ``turns`` in all; one caller makes several calls instead."""
+    """``turns`` by ``callers`` calls at once, each without regard for the others; one caller makes several calls."""
     scene = Scene(f"{callers} calls")
     if callers == 1:
         source = mix(corpus, offset)
@@ -109,6 +111,20 @@ def level(corpus: Corpus, callers: int, turns: int, offset: int = 0) -> Scene:
         ]
         calls.append(call(f"{callers}-{caller}", caller, steps, start=0.1 * caller))
     scene.calls.append(calls)
+    return scene
+
+
+def in_turn(corpus: Corpus, callers: int, turns: int, offset: int = 0) -> Scene:
+    """``callers`` calls at once that speak in turn: the next caller begins while the one before is answered."""
+    scene = Scene(f"{callers} calls in turn")
+    source = mix(corpus, offset)
+    steps: list[list[Step]] = [[] for _ in range(callers)]
+    at = 3.0
+    for number in range(turns):
+        turn = next(source)
+        steps[number % callers].append(scene.step(turn, at=at))
+        at += turn.seconds + GAP
+    scene.calls.append([call(f"turn-{number}", number, part, start=0.1 * number) for number, part in enumerate(steps)])
     return scene
 
 

@@ -59,6 +59,8 @@ class Size:
 
     turns: dict[int, int]
     """How many, with so many calls at once."""
+    in_turn: dict[int, int]
+    """The same, where one caller speaks at a time."""
     special: int
     interruptions: int
     listening: int
@@ -70,8 +72,8 @@ class Size:
     """Of each kind."""
 
 
-FULL = Size({1: 36, 2: 36, 4: 48, 8: 64, 12: 72}, 9, 24, 39, 15, 118.0, 30.0, 24, 40)
-QUICK = Size({1: 8, 4: 12}, 3, 4, 6, 10, 12.0, 5.0, 6, 8)
+FULL = Size({1: 36, 2: 36, 4: 48, 8: 64, 12: 72}, {4: 32, 8: 32}, 9, 24, 39, 15, 118.0, 30.0, 24, 40)
+QUICK = Size({1: 8, 4: 12}, {4: 8}, 3, 4, 6, 10, 12.0, 5.0, 6, 8)
 
 
 @dataclass(slots=True)
@@ -81,6 +83,7 @@ class Results:
     levels: dict[int, Tally] = field(default_factory=dict)
     parts: dict[int, dict[str, list[float]]] = field(default_factory=dict)
     """By the number of calls: the server's own parts of each turn, ms."""
+    in_turn: dict[int, Tally] = field(default_factory=dict)
     special: Tally = field(default_factory=Tally)
     overlaps: Tally = field(default_factory=Tally)
     quiet: Tally = field(default_factory=Tally)
@@ -152,7 +155,9 @@ def measure(corpus: Corpus, size: Size, seed: int, listen: str = "", parts: Coll
     if "turns" in parts or "lines" in parts:
         with Server(*FLAGS, *SHORT) as server:
             warm_up(server, corpus)
-            take_turns(server, corpus, size if "turns" in parts else replace(size, turns={}), results, listen)
+            take_turns(
+                server, corpus, size if "turns" in parts else replace(size, turns={}, in_turn={}), results, listen
+            )
             if "lines" in parts:
                 listen_to_lines(server, corpus, size, seed, results, listen)
     if "overlaps" in parts:
@@ -172,6 +177,10 @@ def take_turns(server: Server, corpus: Corpus, size: Size, results: Results, lis
         tally, reports = carry_out(scene, server, listen if callers == 1 else "")
         results.levels[callers] = tally
         results.parts[callers] = server_parts(server, reports)
+    for callers, turns in size.in_turn.items():
+        say(f"{turns} turns, {callers} calls that speak in turn")
+        scene = turn_scenes.in_turn(corpus, callers, turns, offset=3 * callers)
+        results.in_turn[callers], _ = carry_out(scene, server)
 
 
 def listen_to_lines(server: Server, corpus: Corpus, size: Size, seed: int, results: Results, listen: str) -> None:
@@ -220,9 +229,8 @@ def rows_of(results: Results) -> list[Row]:
     rows: list[Row] = []
     one = results.levels.get(1, Tally())
     base = one.at(0.95)
-    limits = {1: (450.0, 800.0), 4: (None, base and 1.2 * base), 8: (None, base and 1.5 * base)}
     for callers, tally in results.levels.items():
-        half, most = limits.get(callers, (None, None))
+        half, most = (450.0, 800.0) if callers == 1 else (None, None)
         name = f"{callers} call{'s' if callers > 1 else ''}"
         rows += [
             Row(f"{name}: wire to wire, p50", "ms", tally.at(0.5), half),
@@ -242,8 +250,16 @@ def rows_of(results: Results) -> list[Row]:
                 Row("  the floor: the models' own times, one after the other, p50", "ms", percentile(floor, 0.5)),
                 Row("  the floor, p95", "ms", percentile(floor, 0.95)),
             ]
+    for callers, tally in results.in_turn.items():
+        name, most = f"{callers} calls that speak in turn", {4: 1.2, 8: 1.5}.get(callers)
+        rows += [
+            Row(f"{name}: wire to wire, p50", "ms", tally.at(0.5)),
+            Row(f"{name}: wire to wire, p95", "ms", tally.at(0.95), base and most and most * base),
+            Row(f"{name}: cut short (of {len(tally.turns)})", "%", tally.share("cut_short")),
+            Row(f"{name}: lost", "%", tally.share("lost"), 0),
+        ]
     everything = Tally()
-    for tally in results.levels.values():
+    for tally in (*results.levels.values(), *results.in_turn.values()):
         everything.extend(tally)
     inside = [turn for turn in everything.turns if turn.kind == "pause"]
     after = [turn for turn in everything.turns if turn.kind == "afterthought"]
@@ -333,7 +349,7 @@ def picture(results: Results, note: str) -> str:
 
 def troubles(results: Results) -> list[str]:
     """Calls that did not go as planned."""
-    tallies = [*results.levels.values(), results.special, results.overlaps, results.quiet]
+    tallies = [*results.levels.values(), *results.in_turn.values(), results.special, results.overlaps, results.quiet]
     invalid = sum(not overlap.valid for overlap in results.overlaps.overlaps)
     found = [text for tally in tallies for text in tally.failed]
     found += [f"{times} phantom turns on the line '{name}'" for name, times in Counter(results.quiet.haunted).items()]
@@ -346,6 +362,7 @@ def outcomes(results: Results) -> dict[str, Any]:
     """Everything, for programs."""
     return {
         "levels": {str(n): {**asdict(t), "parts": results.parts.get(n, {})} for n, t in results.levels.items()},
+        "in_turn": {str(n): asdict(t) for n, t in results.in_turn.items()},
         "special": asdict(results.special),
         "overlaps": asdict(results.overlaps),
         "quiet": asdict(results.quiet),
