@@ -19,11 +19,15 @@ def wait_gently() -> None:
     Those of one model must not burn the cores that another needs. But the threads of a small model meet hundreds of
     times for a token, some microseconds apart, and to be put to sleep and woken each time takes as long as the work:
     so they look a thousand times first, for some tens of microseconds. Looking ten times as long gains nothing on a
-    quiet machine; on a busy one two threads then wait for each other on one core, and take three times as long. What
-    the user has set stays as it is.
+    quiet machine; on a busy one two threads then wait for each other on one core, and take three times as long.
+
+    The policy is ``active`` although they do sleep: with ``passive`` GNU's library does not look even once as soon as
+    it has made more threads than there are cores, whether or not they have anything to do, and two threads of Whisper
+    are as slow as one. LLVM's library would never sleep with it, but for ``KMP_BLOCKTIME``.
+    What the user has set stays as it is.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    for name, value in (("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "1000"), ("KMP_BLOCKTIME", "0")):
+        os.environ.setdefault(name, value)
 
 
 class Cores:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from aiphone.clock import SystemClock
+from aiphone.cores import wait_gently
 from aiphone.inference.stt import SpeechToText
 from aiphone.inference.stt_guard import GuardPolicy
 from aiphone.speech.vad import SileroVad
@@ -177,6 +178,7 @@ def main() -> int:
     parser.add_argument("--flash", action="store_true", help="flash attention for ours on a GPU too")
     parser.add_argument("--json", type=Path, help="write the results here as well")
     arguments = parser.parse_args()
+    wait_gently()  # OpenMP as the server has it, for all
     results = []
     for name in arguments.model:
         path = Path(name) if Path(name).is_file() else arguments.models_dir / f"ggml-{name}.bin"

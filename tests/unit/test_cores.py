@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiphone.cores import Cores
+from aiphone.cores import Cores, wait_gently
 
 
 def test_work_alone_gets_what_it_wants_and_gives_it_back() -> None:
@@ -51,3 +53,15 @@ def test_no_core_is_given_twice_but_for_the_one_that_everybody_gets(count: int, 
     for manager in entered:
         manager.__exit__(None, None, None)
     assert cores.busy == 0
+
+
+def test_threads_look_for_each_other_for_a_moment_only_and_the_user_has_the_last_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "77")
+    wait_gently()
+    assert os.environ["GOMP_SPINCOUNT"] == "77"
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
+    assert os.environ["KMP_BLOCKTIME"] == "0"
