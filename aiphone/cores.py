@@ -35,7 +35,7 @@ class Cores:
 
     def __init__(self, count: int | None = None) -> None:
         self._count = count or os.cpu_count() or 1
-        self._lock = threading.Lock()
+        self._change = threading.Condition()
         self._busy = 0
 
     @property
@@ -49,13 +49,19 @@ class Cores:
         return self._busy < self._count
 
     @contextmanager
-    def working(self, wanted: int) -> Iterator[int]:
-        """Take up to ``wanted`` threads for a piece of work, as many as there are cores free; yields how many."""
-        with self._lock:
+    def working(self, wanted: int, patience: float = 0.0) -> Iterator[int]:
+        """Take up to ``wanted`` threads for a piece of work, as many as there are cores free; yields how many.
+
+        When none is free it waits for one, ``patience`` seconds at most.
+        """
+        with self._change:
+            if patience > 0:
+                self._change.wait_for(lambda: self._busy < self._count, patience)
             threads = max(1, min(wanted, self._count - self._busy))
             self._busy += threads
         try:
             yield threads
         finally:
-            with self._lock:
+            with self._change:
                 self._busy -= threads
+                self._change.notify_all()

@@ -29,6 +29,10 @@ from aiphone.speech.mel import BANDS, FRAMES, SAMPLES, LogMel
 
 _log = logging.getLogger(__name__)
 
+_PATIENCE = 0.15
+"""Seconds that a question waits for a core: the transcript of the same pause begins a little earlier and uses all of
+them, and the answer needs its words first. Two that share a core hold each other up."""
+
 
 class Estimator(Protocol):
     """What gives the probability, see ``SmartTurn``."""
@@ -141,7 +145,9 @@ class TurnEndDetector:
                 question = self._waiting.pop(call_id)
                 self._busy_with = (call_id, question.generation)
             try:
-                with self._cores.working(1):
+                with self._cores.working(1, _PATIENCE):
+                    if self._busy_with != (call_id, question.generation):
+                        continue  # cancelled while it waited
                     probability = self._estimator.probability(question.pcm)
             except Exception:  # noqa: BLE001 - top of the thread: it must go on for the other calls
                 _log.exception("the end of a turn could not be estimated")

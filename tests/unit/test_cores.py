@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 from hypothesis import given
@@ -53,6 +54,29 @@ def test_no_core_is_given_twice_but_for_the_one_that_everybody_gets(count: int, 
     for manager in entered:
         manager.__exit__(None, None, None)
     assert cores.busy == 0
+
+
+def test_patient_work_waits_for_a_core() -> None:
+    cores, order = Cores(1), []
+
+    def patient() -> None:
+        with cores.working(1, patience=60.0):
+            order.append("patient")
+
+    with cores.working(1):
+        thread = threading.Thread(target=patient)
+        thread.start()
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "patient"]
+    assert cores.busy == 0
+
+
+def test_patience_has_an_end() -> None:
+    cores = Cores(1)
+    with cores.working(1), cores.working(1, patience=0.001) as threads:
+        assert threads == 1
+        assert cores.busy == 2
 
 
 def test_threads_look_for_each_other_for_a_moment_only_and_the_user_has_the_last_word(
