@@ -285,6 +285,11 @@ class Settings:
         "local", "--direct-from", group="telephone", metavar="WHO",
         help="who may call the direct line: 'local' (this machine), 'any', 'none', or networks like 192.168.1.0/24",
     )  # fmt: skip
+    comfort_noise: float = _option(
+        0.0, "--comfort-noise", group="telephone", low=-90.0, high=0.0, metavar="DBFS",
+        help="level of the noise that is sent while the assistant is silent, -70 to -55 is usual; to who has "
+        "comfort noise (RFC 3389) it is described and not sent; 0 sends silence",
+    )  # fmt: skip
     rtp_timeout: float = _option(
         30.0, "--rtp-timeout", group="telephone", low=1.0, high=3600.0, metavar="SECONDS",
         help="a call without RTP for this long is ended",

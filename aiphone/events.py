@@ -127,8 +127,8 @@ class RtpStream:
     srtp_suite: str = ""
     """``"AES_CM_128_HMAC_SHA1_80"`` or ``"AES_CM_128_HMAC_SHA1_32"`` (RFC 4568 section 6.2)."""
     comfort_noise: bool = False
-    """Both sides have payload type 13 (RFC 3389): while nothing is queued, its packets are sent and not silence. Of
-    G.711 only."""
+    """Both sides have payload type 13 (RFC 3389): while nothing is queued, its packets take the place of the engine's
+    noise, if that has a level. Of G.711 only."""
 
 
 @dataclass(frozen=True, slots=True)

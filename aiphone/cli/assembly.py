@@ -210,7 +210,9 @@ class Phone:
             self.memory = Memory(self.session_store, self.sessions, self.models.model)
         stun, public = public_side(settings, self.clock)
         ports = RtpPortPool(host, *settings.rtp_range(), stun=stun)
-        self.engine = MediaEngine(settings.max_calls, rtp_timeout=settings.rtp_timeout)
+        self.engine = MediaEngine(
+            settings.max_calls, rtp_timeout=settings.rtp_timeout, comfort_noise_dbfs=settings.comfort_noise or None
+        )
         self.engine.start()
         self.loop.add_reader(self.engine.fileno(), self._engine_events)
         self.listener = Listener(self.engine, self.models.vad, self._post)

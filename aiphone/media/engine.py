@@ -269,7 +269,8 @@ class MediaEngine:
         """``rtp_timeout`` is the number of seconds without RTP after which ``MediaTimedOut`` is reported, once.
 
         ``comfort_noise_dbfs`` is the level (RMS) of the noise that is sent while nothing is queued, so that the line
-        does not sound dead; -70 to -55 is usual. None sends silence.
+        does not sound dead; -70 to -55 is usual. It is described and not sent where comfort noise was negotiated. None
+        sends silence.
         """
         config = jitter or JitterConfig()
         fixed = -1.0 if config.fixed_ms is None else config.fixed_ms

@@ -49,6 +49,7 @@ from aiphone.sip.identity import Identity, caller_identity, is_scanner, number_o
 from aiphone.sip.in_dialog import HANDLED, KEYS, Responder, bye_reason, description_in, info_digit, received
 from aiphone.sip.leg import Leg, PjCall
 from aiphone.sip.message import Request, body_of, header, name_addr, read_request
+from aiphone.sip.negotiator import Negotiator
 from aiphone.sip.pjlib import PjLib
 from aiphone.sip.pjlog import Allowance
 from aiphone.sip.reasons import call_reason, placed_call_reason
@@ -91,12 +92,14 @@ class CallDesk:
     _numbers: count[int] = field(default_factory=lambda: count(1))
     _allowance: Allowance = field(init=False)
     _responder: Responder = field(init=False)
+    _negotiator: Negotiator = field(init=False)
     _waiting: list[Leg] = field(default_factory=list)
     """Calls that ring until ``answer_at``."""
 
     def __post_init__(self) -> None:
         self._allowance = Allowance(self.clock)
         self._responder = Responder(self.library)
+        self._negotiator = Negotiator(self.library)
         self.transfers = Transfers(self)
 
     # ------------------------------------------------------------------ from pjsua2's callbacks
@@ -179,7 +182,12 @@ class CallDesk:
             self._settle_media(call)
 
     def request_or_answer(self, call: PjCall, event: Any) -> None:
-        """A message came within a dialog; pjsua has not looked at it yet, or only pjsip's offer and answer has."""
+        """A message came within a dialog; pjsua has not looked at it yet, or only pjsip's offer and answer has.
+
+        Or one of ours has left: the first is our 100, long before our answer.
+        """
+        if not call.plural and event.type == pj.PJSIP_EVENT_TSX_STATE:
+            call.plural = self._negotiator.answer_all(int(event.body.tsxState.tsx.pjTransaction))
         message = received(event)
         if message is None:
             return

@@ -93,6 +93,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self.leg = leg
         self.offered = False
         """The offer was ours: the other side's answer comes after pjsua2 has told us that there is one."""
+        self.plural = False
+        """pjsip leaves comfort noise in our answers."""
         self.unsettled = False
         """Offer and answer are complete, and ``stream`` is not yet what they say."""
         self.ours = ""

@@ -1,9 +1,9 @@
 """Session descriptions (RFC 8866): reading the other side's, and putting our media into our own.
 
 pjsua2 makes our description and believes that it owns the media. Before it is sent we point its audio line at
-the socket of the media engine, leave only what the engine has (``codecs`` and telephone-event), and close every
-other media line with port 0 (RFC 3264 section 6). The order and number of media lines never change, as offer and
-answer are matched by position.
+the socket of the media engine, leave only what the engine has (``codecs``, comfort noise, telephone-event), and close
+every other media line with port 0 (RFC 3264 section 6). The order and number of media lines never change, as offer
+and answer are matched by position.
 
 Everything here is pure text in, text or values out. Reading is tolerant: unknown lines are kept or skipped,
 wrong numbers count as absent; only what is no description at all, or too large, raises ``SdpError``.
@@ -32,6 +32,9 @@ def codecs() -> dict[str, int]:
     """
     return {"PCMU": 0, "PCMA": 8} | ({"G722": 9} if g722.available() else {})
 
+
+COMFORT_NOISE = 13
+"""Payload type of RFC 3389, with the clock of G.711."""
 
 _LINE = re.compile(r"\r\n|\n|\r")
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
@@ -109,6 +112,8 @@ class RemoteAudio:
     dtmf_payload_type: int | None
     ptime_ms: int
     """Packet time asked for, kept within ``maxptime``; 20 where nothing is said."""
+    comfort_noise: bool = False
+    """Payload type 13 is there, behind the best codec."""
 
     @property
     def held(self) -> bool:
@@ -150,14 +155,15 @@ def _number(text: str, limit: int, otherwise: int = 0) -> int:
 
 
 def _payload_types(media: Media) -> list[tuple[str, int]]:
-    """``(NAME, payload type)`` of the formats that the engine knows or that are telephone-event, in order."""
-    names: dict[int, str] = {number: name for name, number in codecs().items()}
+    """``(NAME, payload type)`` of the formats that the engine knows, CN and telephone-event included, in order."""
+    names: dict[int, str] = {number: name for name, number in codecs().items()} | {COMFORT_NOISE: "CN"}
     for value in media.attributes("rtpmap"):
         number, _, encoding = value.partition(" ")
         payload_type = _number(number, 127, -1)
         name, _, rest = encoding.strip().partition("/")
         rate, _, channels = rest.partition("/")
         known = name.upper() in codecs() or name.lower() == "telephone-event"
+        known = known or (name.upper() == "CN" and payload_type == COMFORT_NOISE)
         if payload_type >= 0:
             usable = known and rate.strip() == "8000" and channels.strip() in ("", "1")
             names[payload_type] = name.upper() if usable else ""
@@ -199,6 +205,8 @@ def remote_audio(text: str) -> RemoteAudio | None:
         ptime = _number((media.attributes("ptime") or [""])[0].partition(".")[0], 200) or 20
         longest = _number((media.attributes("maxptime") or [""])[0].partition(".")[0], 1000)
         dtmf = [number for name, number in types if name == "TELEPHONE-EVENT"]
+        names = [name for name, _ in types]
+        known = tuple((name, number) for name, number in types if name in codecs())
         return RemoteAudio(
             index=index,
             host=_connection(media.lines) or _connection(session.lines),
@@ -206,9 +214,10 @@ def remote_audio(text: str) -> RemoteAudio | None:
             rtcp_port=_number(rtcp, 65535) or min(media.port + 1, 65535),
             rtcp_mux=bool(media.attributes("rtcp-mux")),
             direction=_direction(media.lines) or _direction(session.lines) or "sendrecv",
-            codecs=tuple((name, number) for name, number in types if name in codecs()),
+            codecs=known,
             dtmf_payload_type=dtmf[0] if dtmf else None,
             ptime_ms=min(ptime, longest) if longest else ptime,
+            comfort_noise="CN" in names[names.index(known[0][0]) :] if known else False,
         )
     return None
 
@@ -241,7 +250,8 @@ def rewrite_local(
     RTCP is at ``rtcp_port``, 0 for ``port + 1``.
 
     The audio line keeps its place, direction and payload type numbers. When it is closed already it stays so.
-    ``remote`` is the offer that this answers, None when this is the offer.
+    ``remote`` is the offer that this answers, None when this is the offer. An offer has all our codecs and comfort
+    noise; an answer has the codec that the offer likes best, and comfort noise where the offer has it too.
     """
     session = parse(text)
     family = "IP6" if ":" in host else "IP4"
@@ -253,6 +263,7 @@ def rewrite_local(
         types = _payload_types(entry)
         if ours and any(name in codecs() for name, _ in types):
             mux = remote is not None and remote.rtcp_mux
+            types = _our_types(types, remote)
             ports = (port, rtcp_port or port + 1)
             media.append(_our_audio(entry, types, ports, connection, ptime_ms, mux=mux))
             done = True
@@ -260,6 +271,28 @@ def rewrite_local(
             media.append(_closed(entry, connection))
     lines = [_addressed(line, host, family, connection) for line in session.lines]
     return Session(tuple(lines), tuple(media)).text()
+
+
+def has_comfort_noise(text: str) -> bool:
+    """Whether a description's open audio has payload type 13."""
+    try:
+        audio = remote_audio(text)
+    except SdpError:
+        return False
+    return audio is not None and audio.comfort_noise
+
+
+def _our_types(types: list[tuple[str, int]], remote: RemoteAudio | None) -> list[tuple[str, int]]:
+    ours = [(name, number) for name, number in types if name in codecs()]
+    events = [(name, number) for name, number in types if name == "TELEPHONE-EVENT"]
+    noise = remote is None or remote.comfort_noise
+    if remote is not None:
+        best = next((name for name, _ in remote.codecs if name in dict(ours)), "")
+        ours = [(name, number) for name, number in ours if best in (name, "")]
+        # Its clock is that of G.711 (RFC 3389 section 4); the engine has none for wideband. A negotiator that leaves
+        # one codec only (see ``negotiator``) takes the first that it knows: that must not be the noise.
+        noise = noise and best == remote.codecs[0][0] and best != "G722"
+    return [*ours, *([("CN", COMFORT_NOISE)] if noise else []), *events]
 
 
 def _addressed(line: Line, host: str, family: str, connection: str) -> Line:

@@ -13,7 +13,7 @@ from aiphone.events import RtpStream
 from aiphone.sip.addresses import split_host_port
 from aiphone.sip.leg import PjCall
 from aiphone.sip.sdes import agreed
-from aiphone.sip.sdp import codecs
+from aiphone.sip.sdp import codecs, has_comfort_noise
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ def negotiated_stream(call: PjCall) -> RtpStream | None:
     if keys is None and _SECURE.search(call.ours):
         log.info("%s: no SRTP key that could be used", call.leg.call_id)
         return None
+    # What pjsip does not leave in an answer of ours is not agreed on.
+    noise = remote is not None and remote.comfort_noise and (call.offered or call.plural)
     return RtpStream(
         remote_host=host,
         remote_port=port,
@@ -70,6 +72,7 @@ def negotiated_stream(call: PjCall) -> RtpStream | None:
         srtp_send=keys.send if keys is not None else None,
         srtp_receive=keys.receive if keys is not None else None,
         srtp_suite=keys.suite if keys is not None else "",
+        comfort_noise=noise and codec != "G722" and has_comfort_noise(call.ours),
     )
 
 

@@ -1,8 +1,8 @@
 """Playout: ring, gain, resampling, G.711, pacing by the step, RTP; keys; RTCP reports.
 
 The stream never pauses while the call may send: an empty ring is sent as silence, so the peer's jitter buffer and
-any NAT on the way stay as they are. Where comfort noise was negotiated, its packets take the place of silence: one at
-once and then five a second. Positions count the queued samples that have left the socket; silence in between
+any NAT on the way stay as they are. Where noise is to be sent instead and comfort noise was negotiated, its packets
+take the place of it: one at once and then five a second. Positions count the queued samples that have left the socket; silence in between
 and samples dropped by a flush do not count.
 """
 
@@ -139,18 +139,18 @@ cdef void nothing_to_say(Core* core, Call* c) noexcept nogil:
 
 
 cdef bint only_noise(Core* core, Call* c) noexcept nogil:
-    # Whether this step is one of silence that is described and not sent (RFC 3389). A begun packet is filled first.
-    cdef unsigned char level = 127      # -dBov
-    if (not c.stream.noise or c.stream.payload_type == PT_G722 or c.idle < RESAMPLER_TAIL or c.coded_len
-            or ring_used(&c.playout) or load_acquire(&c.flush_to) > load_relaxed(&c.playout.head)):
+    # Whether this step is one of noise that is described and not sent (RFC 3389). A begun packet is filled first.
+    cdef unsigned char level            # -dBov
+    if (core.comfort_level <= 0.0 or not c.stream.noise or c.stream.payload_type == PT_G722
+            or c.idle < RESAMPLER_TAIL or c.coded_len or ring_used(&c.playout)
+            or load_acquire(&c.flush_to) > load_relaxed(&c.playout.head)):
         c.unsent = 0
         return False
     c.idle += 1
     c.gain = load_real(&c.gain_target)
     store_real(&c.stats.power_out, c.stats.power_out * (1.0 - METER))
     if c.unsent % NOISE_STEPS == 0:
-        if core.comfort_level > 0.0:
-            level = <unsigned char>min(max(-10.0 * log10(core.comfort_level) + 0.5, 0.0), 127.0)
+        level = <unsigned char>min(max(-10.0 * log10(core.comfort_level) + 0.5, 0.0), 127.0)
         send_packet(core, c, PT_CN, c.timestamp, &level, 1, False)
     c.unsent += 1
     c.timestamp += LINE_FRAME

@@ -134,6 +134,12 @@ def test_silence_is_described_and_not_sent_where_comfort_noise_was_negotiated() 
     b.close()
 
 
+def test_silence_is_sent_where_no_noise_was_asked_for(bench: Bench) -> None:
+    bench.call.update(bench.stream(comfort_noise=True))
+    bench.tick(n=20)
+    assert {p[0] for p in headers(bench.peer.received())} == {0}
+
+
 @needs_g722
 def test_comfort_noise_of_8_khz_is_not_for_wideband(bench: Bench) -> None:
     bench.call.update(bench.stream(comfort_noise=True, codec="G722", payload_type=9))

@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiphone.errors import SipError
-from aiphone.sip.sdp import MAX_LENGTH, MAX_MEDIA, SdpError, acceptable, parse, remote_audio, rewrite_local
+from aiphone.sip.sdp import (
+    MAX_LENGTH,
+    MAX_MEDIA,
+    SdpError,
+    acceptable,
+    codecs,
+    has_comfort_noise,
+    parse,
+    remote_audio,
+    rewrite_local,
+)
 
 HEAD = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n"
 OFFER = HEAD + (
@@ -104,13 +114,43 @@ def test_our_description_points_at_our_socket():
     assert text == (
         "v=0\r\no=- 4004 4005 IN IP4 198.51.100.7\r\ns=pjmedia\r\nb=AS:151\r\nt=0 0\r\n"
         "m=video 0 RTP/AVP 96\r\nc=IN IP4 198.51.100.7\r\na=rtpmap:96 H264/90000\r\n"
-        "m=audio 30000 RTP/AVP 0 8 120\r\nc=IN IP4 198.51.100.7\r\nb=TIAS:64000\r\n"
-        "a=rtcp:30001 IN IP4 198.51.100.7\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n"
+        "m=audio 30000 RTP/AVP 0 8 13 120\r\nc=IN IP4 198.51.100.7\r\nb=TIAS:64000\r\n"
+        "a=rtcp:30001 IN IP4 198.51.100.7\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:13 CN/8000\r\n"
         "a=rtpmap:120 telephone-event/8000\r\na=fmtp:120 0-16\r\na=ptime:20\r\na=sendonly\r\n"
         "m=audio 0 RTP/AVP 0 8\r\nc=IN IP4 198.51.100.7\r\na=rtpmap:0 PCMU/8000\r\n"
     )
     again = remote_audio(text)
     assert (again.host, again.port, again.direction) == ("198.51.100.7", 30000, "sendonly")
+
+
+@pytest.mark.parametrize(
+    ("offered", "rtpmap", "answered"),
+    [
+        ("0 8 101", "", "0 120"),
+        ("8 0 101", "", "8 120"),
+        ("0 13 101", "", "0 13 120"),
+        ("8 101 13", "a=rtpmap:13 CN/8000\r\n", "8 13 120"),
+        ("101 13 0", "", "0 120"),  # before the codec: a negotiator that leaves one would take it for that
+        ("0 13 101", "a=rtpmap:13 CN/16000\r\n", "0 120"),
+        ("0 97 101", "a=rtpmap:97 CN/8000\r\n", "0 120"),
+        ("97 0 101", "a=rtpmap:97 PCMA/8000\r\n", "8 120"),
+        ("13 18", "", "0 8 120"),
+    ],
+)
+def test_an_answer_has_one_codec_and_comfort_noise_where_it_was_offered(offered, rtpmap, answered):
+    offer = HEAD + f"m=audio 4000 RTP/AVP {offered}\r\na=rtpmap:101 telephone-event/8000\r\n{rtpmap}"
+    text = rewrite_local(PJSUA, "198.51.100.7", 30000, remote_audio(offer))
+    assert f"m=audio 30000 RTP/AVP {answered}\r\n" in text
+    assert ("a=rtpmap:13 CN/8000\r\n" in text) is has_comfort_noise(text) is ("13" in answered)
+
+
+def test_comfort_noise_of_8_khz_does_not_go_with_wideband():
+    if "G722" not in codecs():
+        pytest.skip("libspandsp is not installed (Debian: libspandsp2)")
+    ours = PJSUA.replace("RTP/AVP 3 0 8 120", "RTP/AVP 9 0 8 120").replace("rtpmap:3 GSM", "rtpmap:9 G722")
+    offer = HEAD + "m=audio 4000 RTP/AVP 9 0 13\r\n"
+    assert "m=audio 30000 RTP/AVP 9 120\r\n" in rewrite_local(ours, "198.51.100.7", 30000, remote_audio(offer))
+    assert "m=audio 30000 RTP/AVP 9 0 8 13 120\r\n" in rewrite_local(ours, "198.51.100.7", 30000)
 
 
 def test_ipv6_and_session_level_addresses():
