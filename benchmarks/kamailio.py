@@ -151,12 +151,13 @@ class Kamailio:
 
     def __init__(
         self, program: str, passwords: Mapping[str, str], folder: Path, host: str = "127.0.0.1",
-        certificate: str = "", *, readable: bool = False,
+        certificate: str = "", *, readable: bool = False, template: str = _CONFIG,
     ) -> None:  # fmt: skip
         """``program`` is the path of kamailio, ``passwords`` are by user name, ``folder`` is for its files.
 
         With a ``certificate`` (PEM, its key in the same file) it listens for TLS too, at ``tls_port``,
-        and with ``readable`` in a way that a capture can be read with that key (then it must be RSA).
+        and with ``readable`` in a way that a capture can be read with that key (then it must be RSA). Another
+        ``template`` than the registrar's is a configuration with ``{host}`` and ``{port}`` in it.
         """
         self.tls_port = free_port(host) if certificate else 0
         method, ciphers = _READABLE if readable else ("TLSv1.2+", "")
@@ -170,7 +171,7 @@ class Kamailio:
         self._folder = folder
         lines = "\n".join(f'    $sht(passwords=>{user}) = "{word}";' for user, word in passwords.items())
         self._config.write_text(
-            _CONFIG.format(host=host, port=self.port, passwords=lines, realm=REALM, tls=tls), encoding="utf-8"
+            template.format(host=host, port=self.port, passwords=lines, realm=REALM, tls=tls), encoding="utf-8"
         )
         self._program = program
 

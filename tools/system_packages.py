@@ -77,6 +77,7 @@ NEEDS: dict[str, list[Need]] = {
         Need("a telephone with SRTP", "baresip-core", "baresip", command="baresip"),
         Need("another telephone", "linphone-cli", command="linphonec"),
         Need("a registrar with TLS", "kamailio-tls-modules", folder="/usr/share/doc/kamailio-tls-modules"),
+        Need("a relay of media", "rtpengine-daemon", command="rtpengine"),
         Need("a STUN server", "coturn", "coturn", command="turnserver"),
         Need("cables between network namespaces", "iproute2", command="ip"),
         Need("a router with NAT", "iptables", command="iptables"),
