@@ -122,7 +122,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
 
     @guarded
     def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
-        text = self.desk.local_sdp(self, prm.sdp.wholeSdp, prm.remSdp.wholeSdp)
+        read = self.desk.library.description
+        text = self.desk.local_sdp(self, read(prm.sdp), read(prm.remSdp))
         if text:
             prm.sdp.wholeSdp = text
 
@@ -133,7 +134,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
     @guarded
     def onCallRxOffer(self, prm: Any) -> None:  # noqa: N802
         # pjsip would say 500 to a re-INVITE without a codec in common, and 200 without media to another family.
-        offer = prm.offer.wholeSdp
+        offer = self.desk.library.description(prm.offer)
         if not acceptable(offer) or of_other_family(media_host(offer), self.leg.host):
             prm.statusCode = 488
 

@@ -13,6 +13,8 @@ from typing import Any
 
 _FRAME_TYPE_NONE = 0
 _MAX_FRAME_BYTES = 8192
+_MAX_DESCRIPTION = 32_768
+"""Bytes; no message that pjsip is built to receive is as long."""
 
 
 class _Frame(ctypes.Structure):
@@ -76,6 +78,22 @@ class PjLib:
         """Places of the call table in use, calls that wait for the answer to their BYE included."""
         count = self.function("pjsua_call_get_count")
         return int(count()) if count is not None else None
+
+    def description(self, sdp: Any) -> str:
+        """The text of pjsua2's ``SdpSession``; empty when there is none.
+
+        pjsua2 has it itself only up to 1024 bytes, and says that a longer one is none.
+        """
+        text = str(sdp.wholeSdp)
+        pointer = sdp.pjSdpSession
+        print_sdp = self.function("pjmedia_sdp_print")
+        if text or pointer is None or print_sdp is None:
+            return text
+        print_sdp.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
+        print_sdp.restype = ctypes.c_int
+        room = ctypes.create_string_buffer(_MAX_DESCRIPTION)
+        length = print_sdp(int(pointer), room, len(room))
+        return room.raw[: max(length, 0)].decode("utf-8", "replace")
 
     def stop_bridge_clock(self) -> bool:
         """Leave the conference bridge without a sound device and remember its master port."""

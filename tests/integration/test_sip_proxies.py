@@ -108,7 +108,7 @@ def test_conversations_through_a_relay(needs: Callable[[str, str], str], tmp_pat
     ):
         template = relaying(relay, server.sip_uri.rpartition("@")[2], encrypted_for="2000")
         with Kamailio(kamailio, {}, tmp_path, template=template) as proxy:
-            for user, line in (("ai", "direct"), ("2000", "secret")):
+            for user in ("ai", "2000"):
                 assert "paris" in transcribed(in_loop(talk(proxy.uri(user), relay)))
-                record = server.wait_idle()["recent_calls"][0]
-                assert (record["line_id"], record["end_reason"]) == (line, "the call ended normally")
+        ended = {record["line_id"]: record["end_reason"] for record in server.wait_idle()["recent_calls"]}
+    assert ended == dict.fromkeys(("direct", "secret"), "the call ended normally")
