@@ -245,7 +245,8 @@ class Settings:
     # ---- telephone
     sip_host: str = _option(
         "auto", "--sip-host", group="telephone", metavar="ADDRESS",
-        help="address for SIP and RTP, also IPv6 (::1); 'auto' is 127.0.0.1, and our address towards a line's server",
+        help="address for SIP and RTP, also IPv6 (::1); 'auto' is 127.0.0.1, and our address towards a line's server; "
+        "'any' is every address, IPv4 and IPv6",
     )  # fmt: skip
     sip_port: int = _option(
         5060, "--sip-port", group="telephone", low=0, high=65_535, metavar="PORT", help="SIP port, UDP and TCP"

@@ -327,11 +327,17 @@ class _Ears:
         self._listener.detach(call_id)
 
 
+ANY_HOST = "any"
+"""``--sip-host`` for every address in both families."""
+
+
 def sip_host(settings: Settings) -> str:
     """The address to listen on at the start; ``auto`` is loopback, or every address when callers elsewhere may come.
 
     What lines need is opened when they are started (``reaches_out``).
     """
+    if settings.sip_host == ANY_HOST:
+        return "0.0.0.0"
     if settings.sip_host != "auto":
         return settings.sip_host
     return "127.0.0.1" if settings.direct_from in ("local", "none") else "0.0.0.0"
@@ -411,6 +417,7 @@ def sip_settings(settings: Settings, host: str, public: str) -> SipSettings:
     try:
         return SipSettings(
             host=host,
+            both_families=settings.sip_host == ANY_HOST,
             reach_out=reaches_out(settings),
             port=settings.sip_port,
             public_address=public,

@@ -124,6 +124,8 @@ class SipSettings:
 
     host: str = "0.0.0.0"
     """Local address for UDP and TCP, IPv4 or IPv6; ``0.0.0.0`` is all of IPv4, ``::`` all of IPv6."""
+    both_families: bool = False
+    """``host`` is ``0.0.0.0``, and every IPv6 address is listened on as well, where this machine has any."""
     reach_out: bool = False
     """``host`` is loopback, and enough until something on another machine is needed: a line's server, or somebody
     we call. Then our address on the way there is listened on as well, at the same port."""

@@ -21,7 +21,7 @@ from typing import Any
 import pjsua2 as pj
 
 from aiphone.errors import NetworkError, SipError
-from aiphone.sip.addresses import EVERYWHERE, address_of_ours, host_port, is_loopback
+from aiphone.sip.addresses import EVERYWHERE, address_of_ours, host_port, is_loopback, parse_address
 from aiphone.sip.settings import SipSettings
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,18 @@ class Transports:
             break
         if self._settings.tls.port:
             self._create(host, pj.PJSIP_TRANSPORT_TLS, self._settings.tls.port)
+        if self._settings.both_families:
+            self._open_other_family()
+
+    def _open_other_family(self) -> None:
+        ports = {pj.PJSIP_TRANSPORT_UDP: self.port, pj.PJSIP_TRANSPORT_TCP: self.port}
+        if self._settings.tls.port:
+            ports[pj.PJSIP_TRANSPORT_TLS] = self._settings.tls.port
+        try:
+            for kind, port in ports.items():
+                self._create("::", kind, port)
+        except NetworkError as error:
+            log.warning("no calls over IPv6: %s", error)
 
     def towards(self, remote: str, transport: str) -> int:
         """pjsua's number of the transport (``udp``, ``tcp``, ``tls``) to ``remote``, opened if need be.
@@ -87,7 +99,7 @@ class Transports:
         Raises ``NetworkError`` (no way there, port in use at that address) or ``SipError`` (no TLS in this build).
         """
         kind = _KINDS[transport]
-        host = self.host_towards(remote)
+        host = self.host_towards(remote) if self._settings.reach_out else ""
         if not host:
             if kind == pj.PJSIP_TRANSPORT_TLS:
                 self._listen(self._settings.host, kind)
@@ -95,7 +107,10 @@ class Transports:
         return self._listen(host, kind)
 
     def host_towards(self, remote: str) -> str:
-        """Our address for a peer that the sockets of the start do not reach; empty for one that they do."""
+        """Our address for a peer that ``host`` does not reach; empty for one that it does."""
+        if self._settings.both_families:
+            address = parse_address(remote)
+            return address_of_ours(remote) if address is not None and address.version == 6 else ""
         if not self._settings.reach_out or is_loopback(remote):
             return ""
         host = address_of_ours(remote)

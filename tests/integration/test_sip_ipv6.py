@@ -15,6 +15,7 @@ from sip_harness import Agent, Peer, close_all, sdp
 from aiphone.caller import Caller
 from aiphone.caller.sdp import audio
 from aiphone.events import Pcm
+from aiphone.sip.addresses import host_port
 
 pytestmark = pytest.mark.integration
 
@@ -48,6 +49,44 @@ def test_calls_over_ipv6() -> None:
     try:
         assert agent.started["event"] == "started", agent.started
         asyncio.run(scenario())
+    finally:
+        agent.stop()
+        close_all()
+
+
+@pytest.mark.behaviour("One agent at both families: calls in and out over each", "RFC 3261 section 18, RFC 6157")
+def test_calls_over_both_families() -> None:
+    agent = Agent(settings={"host": "0.0.0.0", "both_families": True})
+
+    async def scenario(host: str) -> None:
+        async with Caller(host) as caller:
+            call = await caller.call(f"sip:ai@{host_port(host, agent.port)}")
+            stream = (await asyncio.to_thread(agent.wait, "MediaNegotiated"))["stream"]
+            assert (stream["remote_host"], stream["remote_port"]) == (host, call.session.port)
+            answer = audio(call.remote_sdp)
+            assert answer is not None
+            assert answer.host == host
+            call_id = (await asyncio.to_thread(agent.wait, "CallConfirmed"))["call_id"]
+            agent.do("hangup", call_id=call_id)
+            assert await call.wait_ended(5) == "remote"
+
+            agent.do("place_call", call_id=f"o-{host}", uri=caller.uri, line_id=None)
+            theirs = await caller.incoming()
+            theirs.answer()
+            await asyncio.to_thread(agent.wait, "CallConfirmed")
+            offer = audio(theirs.remote_sdp)
+            assert offer is not None
+            assert offer.host == host
+            await theirs.hangup()
+            await asyncio.to_thread(agent.wait, "CallEnded", call_id=f"o-{host}")
+            await asyncio.to_thread(agent.wait, "MediaNegotiated")
+
+    try:
+        assert agent.started["event"] == "started", agent.started
+        assert agent.ask("status")["listening"] == ["0.0.0.0", "::"]
+        for host in ("127.0.0.1", "::1"):
+            asyncio.run(scenario(host))
+        assert agent.ask("facts")["sockets"] == 0
     finally:
         agent.stop()
         close_all()
@@ -93,7 +132,8 @@ def test_media_where_there_is_no_way_to_are_refused() -> None:
 
 @pytest.mark.sip_all
 @pytest.mark.behaviour("A conversation over IPv6: both hear each other", "RFC 3550, RFC 6157")
-def test_a_conversation_over_ipv6(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["::1", "any"])
+def test_a_conversation_over_ipv6(tmp_path: Path, host: str) -> None:
     async def talk(uri: str) -> Pcm:
         async with Caller("::1") as caller:
             call = await caller.call(uri)
@@ -105,11 +145,11 @@ def test_a_conversation_over_ipv6(tmp_path: Path) -> None:
 
     with (
         Capture(tmp_path / "calls.pcap") as capture,
-        Server("--greeting", "Good morning.", "--sip-host", "::1") as server,
+        Server("--greeting", "Good morning.", "--sip-host", host) as server,
     ):
-        assert server.sip_uri.startswith("sip:ai@[::1]:")
-        assert "paris" in transcribed(in_loop(talk(server.sip_uri)))
         port = int(server.sip_uri.rpartition(":")[2])
+        assert server.sip_uri == f"sip:ai@{'[::1]' if host == '::1' else '127.0.0.1'}:{port}"
+        assert "paris" in transcribed(in_loop(talk(f"sip:ai@[::1]:{port}")))
         capture.check(sip_ports=[port], ours=[port], least={"sip": 2, "rtp": 100, "rtcp": 1})
         assert server.stop() == 0
         assert "Traceback" not in server.log
