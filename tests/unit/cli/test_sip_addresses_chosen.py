@@ -17,6 +17,7 @@ from aiphone.config import LineSettings, Settings
         ("auto", "192.168.1.0/24", "0.0.0.0", False),
         ("127.0.0.1", "local", "127.0.0.1", False),
         ("0.0.0.0", "local", "0.0.0.0", False),
+        ("any", "any", "0.0.0.0", False),
         ("192.168.1.5", "any", "192.168.1.5", False),
     ],
 )
