@@ -141,7 +141,7 @@ class CallDesk:
                 if of_other_family(offered, host):
                     admission = Admission(admission.line_id, 488, "Not Acceptable Here")
         leg.call = PjCall(account, pj_id, self, leg)
-        leg.call.theirs = description_in(message)
+        leg.call.theirs = leg.call.offer = description_in(message)
         self.legs[leg.call_id] = leg
         if admission.code:
             leg.refusal = admission
@@ -176,6 +176,7 @@ class CallDesk:
         """Offer and answer are complete, or failed."""
         # The other side's answer to our offer comes in an event behind this one, or in none that we see.
         call.unsettled = True
+        call.offer = ""
         if call.offered:
             self.deferred.append(lambda: self._settle_media(call))
         else:

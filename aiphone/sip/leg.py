@@ -95,6 +95,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
         """The offer was ours: the other side's answer comes after pjsua2 has told us that there is one."""
         self.plural = False
         """pjsip leaves comfort noise in our answers."""
+        self.offer = ""
+        """The other side's offer, until it is answered."""
         self.unsettled = False
         """Offer and answer are complete, and ``stream`` is not yet what they say."""
         self.ours = ""
@@ -122,8 +124,9 @@ class PjCall(pj.Call):  # type: ignore[misc]
 
     @guarded
     def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
-        read = self.desk.library.description
-        text = self.desk.local_sdp(self, read(prm.sdp), read(prm.remSdp))
+        # Where there is no offer its pointer is not set, so that a long one is not read here.
+        theirs = prm.remSdp.wholeSdp or self.offer
+        text = self.desk.local_sdp(self, self.desk.library.description(prm.sdp), theirs)
         if text:
             prm.sdp.wholeSdp = text
 
@@ -137,6 +140,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
         offer = self.desk.library.description(prm.offer)
         if not acceptable(offer) or of_other_family(media_host(offer), self.leg.host):
             prm.statusCode = 488
+        else:
+            self.offer = offer
 
     @guarded
     def onCallMediaState(self, prm: Any) -> None:  # noqa: ARG002, N802

@@ -80,9 +80,9 @@ class PjLib:
         return int(count()) if count is not None else None
 
     def description(self, sdp: Any) -> str:
-        """The text of pjsua2's ``SdpSession``; empty when there is none.
+        """The text of pjsua2's ``SdpSession``, of one that was filled in: an empty one may point anywhere.
 
-        pjsua2 has it itself only up to 1024 bytes, and says that a longer one is none.
+        pjsua2 has it itself only up to 1024 bytes, and gives none for a longer one.
         """
         text = str(sdp.wholeSdp)
         pointer = sdp.pjSdpSession

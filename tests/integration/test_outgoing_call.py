@@ -79,7 +79,7 @@ def test_a_call_is_answered_and_ended_by_us() -> None:
             assert offer is not None
             assert offer.port == negotiated["sockets"]["port"]
             names = {name.lower() for name, _ in offer.names.values()}
-            assert names - {"g722"} == {"pcmu", "pcma", "telephone-event"}
+            assert names - {"g722"} == {"cn", "pcmu", "pcma", "telephone-event"}
             stream = negotiated["stream"]
             assert (stream["remote_host"], stream["remote_port"]) == ("127.0.0.1", theirs.session.port)
             assert (stream["codec"], stream["dtmf_payload_type"]) == (
