@@ -76,6 +76,7 @@ NEEDS: dict[str, list[Need]] = {
         Need("SIP scenarios", "sip-tester", "sipp", command="sipp"),
         Need("a telephone with SRTP", "baresip-core", "baresip", command="baresip"),
         Need("another telephone", "linphone-cli", command="linphonec"),
+        Need("a third telephone", "twinkle-console", command="twinkle-console"),
         Need("a registrar with TLS", "kamailio-tls-modules", folder="/usr/share/doc/kamailio-tls-modules"),
         Need("a relay of media", "rtpengine-daemon", command="rtpengine"),
         Need("a STUN server", "coturn", "coturn", command="turnserver"),

@@ -198,5 +198,6 @@ def test_the_caller_vanishes_before_the_ack(world: tuple[Agent, Peer]) -> None:
     call_id = agent.wait("IncomingCall")["call_id"]
     ended = agent.wait("CallEnded", call_id=call_id, timeout=45)
     assert (ended["code"], ended["reason"]) == (408, "the caller never acknowledged our answer (no ACK came)")
-    assert agent.ask("facts")["sockets"] == before["sockets"]
+    # Calls of the torture test that nobody acknowledged are given up meanwhile, too.
+    assert agent.ask("facts")["sockets"] <= before["sockets"]
     still_talking(friend)

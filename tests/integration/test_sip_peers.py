@@ -16,6 +16,7 @@ from captures import Capture, Tls
 from linphone import Linphone
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
 from test_sip_tls import Authority
+from twinkle import Twinkle
 
 from aiphone.caller import Caller, Credentials, write_wav
 from aiphone.caller.audio import load
@@ -275,6 +276,28 @@ def test_a_conversation_with_a_linphone_that_we_call(
         assert "INVITE for 1004" in office.pbx.routed
     finally:
         phone.close()
+
+
+@pytest.mark.behaviour("Twinkle: a conversation", "RFC 3261, RFC 3550")
+def test_a_conversation_with_twinkle(server: Server, tmp_path: Path) -> None:
+    program = shutil.which("twinkle-console")
+    if program is None:
+        pytest.skip("there is no twinkle-console (Debian: twinkle-console)")
+    phone = Twinkle(program, tmp_path, port=free_port(), rtp_port=18_000)
+    try:
+        phone.do(f"call {server.sip_uri}")
+        wait_state(server, "listening")
+        phone.say(spoken(CAPITAL))
+        wait_state(server, "speaking")
+        wait_state(server, "listening")
+        phone.do("bye")
+        record = server.wait_idle()["recent_calls"][-1]
+        words = transcribed(phone.heard())
+    finally:
+        phone.close()
+    assert "good morning" in words
+    assert "paris" in words
+    assert record["end_reason"] == "the call ended normally"
 
 
 @pytest.mark.behaviour("tshark finds nothing malformed in any of these calls, TLS and SRTP included",
