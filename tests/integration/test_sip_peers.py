@@ -290,6 +290,7 @@ def test_a_conversation_with_twinkle(server: Server, tmp_path: Path) -> None:
         phone.say(spoken(CAPITAL))
         wait_state(server, "speaking")
         wait_state(server, "listening")
+        phone.listen(1.0)  # what it keeps until it is time
         phone.do("bye")
         record = server.wait_idle()["recent_calls"][-1]
         words = transcribed(phone.heard())

@@ -72,6 +72,14 @@ class Twinkle:
         data = self._ear.read_bytes()
         return np.frombuffer(data[: len(data) // 2 * 2], np.int16)
 
+    def listen(self, seconds: float) -> None:
+        """Until that much more has come out of its loudspeaker."""
+        wanted = self._ear.stat().st_size + int(2 * RATE * seconds)
+        deadline = time.monotonic() + seconds + 5
+        while self._ear.stat().st_size < wanted:
+            assert time.monotonic() < deadline, "twinkle hears nothing"
+            time.sleep(0.02)
+
     def close(self) -> None:
         """End it."""
         with contextlib.suppress(OSError, ValueError):
