@@ -225,6 +225,19 @@ def test_the_known_commands_take_a_speed_and_others_where_they_say_so() -> None:
     assert SpeechCommand("say").at_speed(0.8, "slow").arguments("", Path("d"))[-2:] == ["-r", "140"]
 
 
+def test_the_known_commands_take_a_voice_and_others_where_they_say_so() -> None:
+    for line in ("say", "espeak-ng", "talk {voice}", "talk --as={voice}"):
+        assert SpeechCommand(line).takes_voice, line
+    for line in ("talk", "espeak-ng -v de", "say -o {out} {text}"):
+        assert not SpeechCommand(line).takes_voice, line
+    german = SpeechCommand("espeak-ng").in_voice("de")
+    assert german.name == "de"
+    assert german.arguments("", Path()) == espeak_command("de")
+    assert german.at_speed(0.8, "de@0.8").arguments("", Path()) == espeak_command("de", 0.8)
+    assert SpeechCommand("talk --as={voice}").in_voice("Ann").arguments("", Path()) == ["talk", "--as=Ann"]
+    assert SpeechCommand("talk --as={voice}").arguments("", Path()) == ["talk", "--as="]
+
+
 def test_espeak_speed_and_voice() -> None:
     assert espeak_command("de", 0.8) == ["espeak-ng", "--stdout", "--stdin", "-v", "de", "-s", "140"]
 
