@@ -213,7 +213,7 @@ def test_weights_that_are_not_numbers_are_said_to_each_caller(tmp_path):
     model.stop()
 
 
-@pytest.mark.parametrize("how", ["removed", "replaced"])
+@pytest.mark.parametrize("how", ["removed", "replaced", "written over", "cut short"])
 def test_a_model_file_that_goes_while_it_is_in_use_changes_nothing(tmp_path, how):
     path = tmp_path / "model.gguf"
     write_llama(path)
@@ -222,6 +222,11 @@ def test_a_model_file_that_goes_while_it_is_in_use_changes_nothing(tmp_path, how
     assert isinstance(outcome(events), ReplyEnded)
     if how == "removed":
         path.unlink()
+    elif how == "written over":
+        path.write_bytes(b"\xff" * path.stat().st_size)
+    elif how == "cut short":
+        with path.open("r+b") as file:
+            file.truncate(100)
     else:
         write_llama(tmp_path / "new.gguf", seed=2)
         (tmp_path / "new.gguf").replace(path)
