@@ -367,6 +367,11 @@ class SessionWriter:
             self._wanted = True
             self._changed.notify_all()
 
+    def waiting(self, key: str) -> SavedConversation | None:
+        """What is not in the file yet of a conversation, and newer than what is there. Any thread."""
+        with self._changed:
+            return self._pending.get(key)
+
     def discard(self, key: str) -> None:
         """Do not write what waits for ``key`` any more (the caller is to be forgotten). Any thread."""
         with self._changed:
