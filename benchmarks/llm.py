@@ -11,8 +11,8 @@ that a busy machine slows all alike. Look at the ratios, not at the times. The c
 ``first``       the same with a shared prompt of 1,000 tokens: time to the first token, ours and ``Llama`` under a lock
 ``gap``         longest pause between tokens of a speaking call while another reads a long prompt, and its pause alone
 ``returning``   first token for a caller with a long history: from the session file's state, and reading it again
-``cache``       the KV cache at 16 and at 8 bits, in the same memory: cells, speed of one and of 8 calls, perplexity, and
-                how often the likeliest next token is the same
+``cache``       the KV cache at 16 and at 8 bits, in the same memory: cells, speed of one and of 8 calls, perplexity,
+                and how often the likeliest next token is the same
 ``memory``      resident memory of each further call beside its share of the KV cache
 """
 
