@@ -158,8 +158,14 @@ class SpeechCommand:
         """
         if not text.strip():
             return
-        with tempfile.TemporaryDirectory(prefix="aiphone-speech-") as directory:
-            data = self._run(text, Path(directory), wanted)
+        try:
+            with tempfile.TemporaryDirectory(prefix="aiphone-speech-") as directory:
+                data = self._run(text, Path(directory), wanted)
+        except OSError as error:
+            raise SpeechError(
+                f"the speech command {self.name!r} has no place for its files in {tempfile.gettempdir()} "
+                f"({error.strerror}); make room or set TMPDIR"
+            ) from error
         pcm, rate = self._decode(data)
         yield Piece(_to_internal_rate(pcm, rate), last=True)
 

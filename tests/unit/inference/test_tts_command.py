@@ -6,6 +6,7 @@ import shlex
 import stat
 import struct
 import sys
+import tempfile
 import time
 import wave
 from pathlib import Path
@@ -328,3 +329,12 @@ def test_every_cut_of_a_wav_is_read_or_refused() -> None:
         except SpeechError:
             continue
         assert len(pcm) <= len(SAMPLES)
+
+
+@pytest.mark.parametrize("line", ["cat", "cat {file}"])
+def test_a_full_disk_is_said_as_a_failure_of_the_voice(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(SpeechError, match=r"has no place for its files .*; make room or set TMPDIR"):
+        list(SpeechCommand(line).synthesise("Hi."))
