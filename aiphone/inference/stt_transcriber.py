@@ -35,7 +35,7 @@ from aiphone.inference.stt_guard import (
 )
 from aiphone.inference.stt_states import StatePool, StatePort
 from aiphone.inference.stt_words import words_of
-from aiphone.inference.whisper_cpp import DecodeParams, Token
+from aiphone.inference.whisper_cpp import Aborted, DecodeParams, Token
 from aiphone.spoken_word import SpokenWord
 
 _log = logging.getLogger(__name__)
@@ -225,6 +225,8 @@ class Transcriber:
         count = 0
         for step in steps:
             count += 1
+            if abort is not None and abort():  # whisper.cpp asks only after its encoder
+                raise Aborted("the transcription was cancelled.")
             with self.states.lend(step) as state:
                 segments = state.full(
                     samples,

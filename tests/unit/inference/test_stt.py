@@ -300,6 +300,24 @@ def test_what_is_decoded_once_has_no_words_where_the_guard_doubts(make: Callable
     assert len(bench.model.asked) == 1
 
 
+def test_what_is_cancelled_between_two_decodings_is_not_decoded_again(make: Callable[..., Bench]) -> None:
+    bench = make()
+    told = threading.Event()
+
+    def doubtful(_params: DecodeParams, _stop: Any) -> list[Segment]:
+        bench.stt.cancel("c1", 1)
+        told.set()
+        return [segment("doubtful", -2.0)]
+
+    bench.model.answer = doubtful
+    bench.stt.submit("c1", 1, voice())
+    assert told.wait(WAIT)
+    bench.model.answer = lambda _params, _stop: [segment("good text")]
+    bench.stt.submit("c2", 1, voice())
+    assert texts(bench.inbox.wait(1)) == [("c2", 1, "good text")]
+    assert len(bench.model.asked) == 2
+
+
 def test_a_loop_is_stopped_from_within_the_decoding(make: Callable[..., Bench]) -> None:
     bench = make()
 
