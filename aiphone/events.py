@@ -411,6 +411,20 @@ class MachineAnswered(Event):
 # --------------------------------------------------------------------------- failures and timers
 
 
+class Urgency(enum.Enum):
+    """How much a transcript is worth, and with that the time that is spent on it."""
+
+    FINAL = "final"
+    """Of what was said up to a pause. It comes, however long it takes."""
+    EARLY = "early"
+    """Of what was said up to a pause that is not certain. It is dropped when no core is free for it, or when
+    Whisper has its doubts."""
+    ONCE = "once"
+    """Of a short voice over the answer, which waits for it. Decoded once; what Whisper doubts counts as no words."""
+    PARTIAL = "partial"
+    """Of what is being said. It comes when there is time, or not at all."""
+
+
 class Stage(enum.Enum):
     """Where a piece of work failed."""
 

@@ -11,7 +11,8 @@ that a busy machine slows all alike. Look at the ratios, not at the times. The c
 ``first``       the same with a shared prompt of 1,000 tokens: time to the first token, ours and ``Llama`` under a lock
 ``gap``         longest pause between tokens of a speaking call while another reads a long prompt, and its pause alone
 ``returning``   first token for a caller with a long history: from the session file's state, and reading it again
-``cache``       the KV cache at 16 and at 8 bits: bytes, speed, and how often the likeliest next token is the same
+``cache``       the KV cache at 16 and at 8 bits, in the same memory: cells, speed of one and of 8 calls, perplexity,
+                and how often the likeliest next token is the same
 ``memory``      resident memory of each further call beside its share of the KV cache
 """
 
@@ -163,6 +164,19 @@ def returning(path: Path, threads: int, size: int) -> Figures:
     }
 
 
+def _eight(backend: LlamaCpp, text: Sequence[int]) -> float:
+    """Tokens a second of eight sequences in one batch, each with ``text`` behind it: the median of eight decodes."""
+    for seq in range(CALLS):
+        backend.decode([Entry(seq, 0, text[: backend.n_batch], False)])
+    at = min(len(text), backend.n_batch)
+    seconds = []
+    for step in range(8):
+        began = time.monotonic()
+        backend.decode([Entry(seq, at + step, [text[step]], True) for seq in range(CALLS)])
+        seconds.append(time.monotonic() - began)
+    return CALLS / statistics.median(seconds)
+
+
 def cache(path: Path, threads: int, size: int) -> Figures:
     """See the module's docstring. The text is the model's own, so that its next token is no toss-up."""
     figures: Figures = {}
@@ -183,6 +197,9 @@ def cache(path: Path, threads: int, size: int) -> Figures:
                 loss += float(np.logaddexp.reduce(logits) - logits[text[at + 1]])
         figures[f"{kind}_cpu_s"] = time.process_time() - began
         figures[f"{kind}_bytes_per_token"] = backend.kv_bytes_per_token
+        figures[f"{kind}_cells"] = backend.n_ctx
+        backend.seq_rm(0, 0)
+        figures[f"{kind}_8_calls_tokens_s"] = _eight(backend, text)
         likeliest[kind], losses[kind] = picks, loss / (len(text) - 1)
         backend.close()
     same = sum(a == b for a, b in zip(likeliest["f16"], likeliest["q8_0"], strict=True))
@@ -229,7 +246,7 @@ PARTS: dict[str, tuple[Callable[[Path, int, int], Figures], int, int]] = {
     "first": (first, 1000, 200),
     "gap": (gap, 2000, 300),
     "returning": (returning, 2000, 300),
-    "cache": (cache, 140, 40),
+    "cache": (cache, 400, 40),
 }
 """What is measured, with its size, and with ``--quick``."""
 

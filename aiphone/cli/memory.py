@@ -45,7 +45,8 @@ class Memory:
         if _anonymous(key):
             return ()
         try:
-            saved = self._store.load(key)
+            # On a full disk the last call waits to be written; what would be kept of this one takes its place.
+            saved = self._writer.waiting(key) or self._store.load(key)
         except StorageError as error:
             log.error("%s: %s", call_id, error)
             return ()

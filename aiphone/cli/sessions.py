@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     path: Path = args.session
     if not path.exists():  # opening would make one
         raise StorageError(f"The session file {path} does not exist: give the one the server was started with.")
-    store = SessionStore(path)
+    store = SessionStore(path, tend=False)
     try:
         if args.action == "list":
             return _list(store)

@@ -47,6 +47,7 @@ def load_voices(settings: Settings, store: ModelStore) -> list[Voice]:
 class VoicesOfPersonas:
     """Gives ``synthesiser`` the voices that personas name, and rehearses what they say.
 
+    A name is that of a Piper voice, or else a voice of the command that speaks (``-s``), if it takes one.
     A voice stays loaded, since calls may be using it. At another speed it shares its model with the voice itself.
     """
 
@@ -54,7 +55,8 @@ class VoicesOfPersonas:
         self._synthesiser = synthesiser
         self._store = store
         self._threads = threads
-        self._piper = {"": default, default.name: default}
+        self._default = default
+        self._bases = {"": default, default.name: default}
         self._lock = threading.Lock()
         self._rehearsal = 0
         self._closed = False
@@ -97,18 +99,16 @@ class VoicesOfPersonas:
     def want(self, name: str) -> None:
         """Make a voice (``Persona.voice_name``) known; one that there is not is logged, and the default speaks.
 
-        Loading one takes a second.
+        Loading one takes a second, and as long again where a command has to try it.
         """
         voice, _, speed = name.partition("@")
         with self._lock:
             if self._synthesiser.knows(name):
                 return
             try:
-                base = self._piper.get(voice)
+                base = self._bases.get(voice)
                 if base is None:
-                    log.info("loading the voice %s", voice)
-                    base = PiperVoice(resolve_voice(voice, self._store), name=voice, threads=self._threads)
-                    self._piper[voice] = base
+                    base = self._bases[voice] = self._load(voice)
                     self._synthesiser.add(base)
                 if not speed:
                     return
@@ -118,3 +118,17 @@ class VoicesOfPersonas:
                     self._synthesiser.add(base.at_speed(float(speed), name))
             except AiphoneError as error:
                 log.warning("the default voice speaks instead of %s: %s", voice, error)
+
+    def _load(self, voice: str) -> Voice:
+        """A voice that is not known yet. Raises ``ModelError`` or ``SpeechError`` when there is none of that name."""
+        try:
+            path = resolve_voice(voice, self._store)
+        except ModelError:
+            if isinstance(self._default, SpeechCommand) and self._default.takes_voice:
+                told = self._default.in_voice(voice)
+                for _ in told.synthesise("One."):  # a command that has no such voice says so now, and not to a caller
+                    pass
+                return told
+            raise
+        log.info("loading the voice %s", voice)
+        return PiperVoice(path, name=voice, threads=self._threads)

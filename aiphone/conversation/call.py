@@ -222,8 +222,8 @@ class Call:
     def _carry_out(self, command: cmd.Command) -> None:
         call_id, stages = self.record.call_id, self._stages
         match command:
-            case cmd.Transcribe(generation, pcm, unfinished, once, early):
-                stages.recogniser.submit(call_id, generation, pcm, partial=unfinished, once=once, early=early)
+            case cmd.Transcribe(generation, pcm, urgency):
+                stages.recogniser.submit(call_id, generation, pcm, urgency)
             case cmd.Insist(generation, pcm):
                 stages.recogniser.insist(call_id, generation, pcm)
             case cmd.EstimateTurnEnd(generation, pcm):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aiphone.conversation.latency import TurnTimes
-from aiphone.events import Pcm
+from aiphone.events import Pcm, Urgency
 from aiphone.persona import Message
 from aiphone.spoken_word import SpokenWord
 
@@ -19,12 +19,8 @@ class Transcribe:
 
     generation: int
     pcm: Pcm = field(repr=False, compare=False)
-    partial: bool = False
-    """True while the caller still speaks: done when there is time, or not at all."""
-    once: bool = False
-    """Decoded once: where Whisper has its doubts there are no words. For a short voice over the answer, which waits."""
-    early: bool = False
-    """The pause is not certain: done when a core is free, or not at all. ``Insist`` follows when it is certain."""
+    urgency: Urgency = Urgency.FINAL
+    """After an early one ``Insist`` follows, when the pause is certain."""
 
 
 @dataclass(frozen=True, slots=True)

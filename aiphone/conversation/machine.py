@@ -136,7 +136,7 @@ class Conversation(Actor):
         self._new_generation()
         self._foreseen = _Foreseen(event.at)
         audio = Turn([*self._turn.stretches, event.pcm]).audio()
-        self._out.append(cmd.Transcribe(self.generation, audio, early=True))
+        self._out.append(cmd.Transcribe(self.generation, audio, ev.Urgency.EARLY))
 
     def _keep(self, event: ev.Transcribed | ev.WorkFailed) -> None:
         """What came of it, before the pause is certain."""
@@ -211,7 +211,7 @@ class Conversation(Actor):
     def _transcribe_so_far(self, event: ev.VoiceContinues) -> None:
         stretches = self._overlap.stretches if self._overlap is not None else self._turn.stretches
         audio = Turn([*stretches, event.pcm]).audio()
-        self._out.append(cmd.Transcribe(self.generation, audio, partial=True))
+        self._out.append(cmd.Transcribe(self.generation, audio, ev.Urgency.PARTIAL))
 
     def _so_far(self, event: ev.PartialTranscript) -> None:
         """Some of what is being said is certain: the model may read it."""
@@ -513,7 +513,7 @@ class Conversation(Actor):
             return
         self._stop_timer("sure")
         self._set_timer("doubt", self._now + DOUBT)
-        self._out.append(cmd.Transcribe(self.generation, Turn(overlap.stretches).audio(), once=True))
+        self._out.append(cmd.Transcribe(self.generation, Turn(overlap.stretches).audio(), ev.Urgency.ONCE))
 
     def _speak_again(self, event: ev.VoiceStarted) -> None:
         overlap = self._talking_over()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from aiphone.events import Event, Pcm, RtpSockets, RtpStream
+from aiphone.events import Event, Pcm, RtpSockets, RtpStream, Urgency
 from aiphone.persona import Message, Persona
 from aiphone.speech.echo import EchoGate
 
@@ -92,19 +92,9 @@ class RecogniserPort(Protocol):
         """A call begins: what is known before its first words."""
         ...
 
-    def submit(
-        self,
-        call_id: str,
-        generation: int,
-        pcm: Pcm,
-        *,
-        partial: bool = False,
-        once: bool = False,
-        early: bool = False,
-    ) -> None:
-        """Transcribe; answers with ``Transcribed`` or ``WorkFailed``, ``PartialTranscript`` when partial.
-
-        ``once`` gives a doubtful text up instead of decoding it again. ``early`` may be dropped; see ``insist``.
+    def submit(self, call_id: str, generation: int, pcm: Pcm, urgency: Urgency = Urgency.FINAL) -> None:
+        """Transcribe; answers with ``Transcribed`` or ``WorkFailed``, ``PartialTranscript`` when it is a partial one.
+        An early one may be dropped; see ``insist``.
         """
         ...
 

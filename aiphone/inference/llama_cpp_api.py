@@ -138,6 +138,12 @@ class LlamaCpp:
     def _load_model(self, path: Path, options: BackendOptions) -> None:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = options.n_gpu_layers if options.use_gpu else 0
+        # Weights that stay in the file are gone when somebody writes a new one over it (cp, a download): the next token
+        # would be a bus error, and every call with it. So they are read at the start.
+        if hasattr(lib, "LLAMA_LOAD_MODE_NONE"):
+            params.load_mode = lib.LLAMA_LOAD_MODE_NONE
+        else:  # llama-cpp-python before 0.3.36
+            params.use_mmap = False
         self._model = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             why = next((line for line in self._log.errors if "error loading model:" in line), "")

@@ -266,14 +266,21 @@ class Room:
         oldest = min(working, key=_urgency)
         if self._give_up_one(oldest):
             return True
-        if len(working) > 1:
-            self.preempt(max(working, key=_urgency))
+        # Whoever holds nothing yet frees nothing, however late it came.
+        holding = [call for call in _others(working, oldest) if call.seq is not None and _private(call.seq)]
+        if holding:
+            self.preempt(max(holding, key=_urgency))
             return True
         return False
 
 
 def _working(call: Call) -> bool:
     return call.job is not None and call.job.admitted
+
+
+def _private(seq: KvSequence) -> int:
+    """Cells that are nobody else's."""
+    return len(seq.tokens) - seq.shared
 
 
 def _others(calls: Iterable[Call], but: Call) -> list[Call]:

@@ -274,10 +274,9 @@ class Scheduler:
             self._measure(generating, total - generating, seconds)
             for index, (part, entry) in enumerate(zip(parts, entries, strict=True)):
                 self._decoded(part, entry, index)
-        elif code == _NO_SLOT:
-            self._no_slot(parts)
         else:
-            log.error("llama_decode failed with %d for a batch of %d sequences.", code, len(parts))
+            if code != _NO_SLOT:
+                log.error("llama_decode failed with %d for a batch of %d sequences.", code, len(parts))
             self._one_by_one(parts, entries)
         return True
 
@@ -476,34 +475,49 @@ class Scheduler:
 
     # ------------------------------------------------------------------ when a decode does not work
 
-    def _no_slot(self, parts: Sequence[_Part]) -> None:
-        for part in parts:
-            self._room.pool.resync(part.seq)
-        if self._room.give_up_for_batch():
-            return
-        for part in parts:
-            if part.call is not None:
-                self._fail_job(part.call, "the context of the language model is full")
-                self._room.preempt(part.call)
-            elif part.template is not None:
-                self._room.abandon_template(part.template)
-
     def _one_by_one(self, parts: Sequence[_Part], entries: Sequence[Entry]) -> None:
-        """Find who makes the batch fail; the others go on."""
+        """Find who makes the batch fail, or has no room in it; the others go on."""
         for part in parts:
             self._room.pool.resync(part.seq)
+        stuck = []
+        moved = False
         for part, entry in zip(parts, entries, strict=True):
             if len(part.seq.tokens) != entry.pos:
                 continue  # it lost its cache just now, and catches up later
             code = self._backend.decode([entry])
             if code == 0:
+                moved = True
                 self._decoded(part, entry, 0)
-                continue
-            self._room.pool.clear(part.seq)
-            if part.template is not None:
-                self._room.abandon_template(part.template)
+            elif code == _NO_SLOT:
+                self._room.pool.resync(part.seq)
+                stuck.append(part)
+            else:
+                moved = True
+                self._room.pool.clear(part.seq)
+                self._give_up_part(part, f"llama.cpp could not decode this conversation (code {code})")
+        if stuck:
+            self._make_room(stuck, moved)
+
+    def _make_room(self, stuck: Sequence[_Part], moved: bool) -> None:
+        """llama.cpp has fewer cells than the books say. ``moved``: others of the batch went on."""
+        if not moved:
+            for part in stuck:
+                if part.template is not None:  # or it would be placed, found stuck and given up for ever
+                    self._room.abandon_template(part.template)
+        if self._room.give_up_for_batch() or moved:
+            return
+        # Nothing is left to take from others: the most urgent does not fit at all, and those behind it perhaps do.
+        for part in stuck:
             if part.call is not None:
-                self._fail_job(part.call, f"llama.cpp could not decode this conversation (code {code})")
+                self._give_up_part(part, "the context of the language model is full")
+                self._room.preempt(part.call)
+                return
+
+    def _give_up_part(self, part: _Part, reason: str) -> None:
+        if part.template is not None:
+            self._room.abandon_template(part.template)
+        if part.call is not None:
+            self._fail_job(part.call, reason)
 
     def fail_all(self, reason: str) -> None:
         """Something went wrong that nobody foresaw: every request fails, every cache is emptied."""

@@ -6,13 +6,14 @@ wants its text and where its audio comes out:
     {text}   the text, as an argument
     {file}   a file that holds the text
     {out}    the file it writes its audio to
-    {voice}  the name of the voice asked for
+    {voice}  the persona's voice; empty when it names none
     {speed}  how fast to speak, as a factor: 1, 1.2
     {rate}   the same in words a minute: 175, 210
 
 Without {text} and {file} the text is on standard input; without {out} the audio is on standard output. Audio
 is WAV or AIFF, or raw int16 little-endian mono at ``raw_rate``. ``say`` and ``espeak-ng`` alone stand for the
-right line of each. A command without {speed} and {rate} speaks every persona at a speed of its own.
+right line of each. A command without {speed} and {rate} speaks every persona at a speed of its own, and one without
+{voice} in a voice of its own.
 
 The script that comes with talk-llama plays its audio on the machine's loudspeaker, which no caller can hear:
 a command that succeeds without giving audio is refused with an explanation.
@@ -56,13 +57,13 @@ def say_command(voice: str = "", speed: float = 1.0) -> list[str]:
     return line
 
 
-def espeak_command(voice: str = "en-us", speed: float = 1.0) -> list[str]:
+def espeak_command(voice: str = "", speed: float = 1.0) -> list[str]:
     """The line for espeak-ng. Its speed is in words a minute, 175 by default."""
     return ["espeak-ng", "--stdout", "--stdin", "-v", voice or "en-us", "-s", str(round(WORDS_A_MINUTE * speed))]
 
 
-def command_line(command: str, speed: float = 1.0) -> list[str]:
-    """The words of ``-s``; ``say`` and ``espeak-ng`` stand for their full lines, at this speed.
+def command_line(command: str, speed: float = 1.0, voice: str = "") -> list[str]:
+    """The words of ``-s``; ``say`` and ``espeak-ng`` stand for their full lines, at this speed and in this voice.
 
     Raises SpeechError when there is an open quote or nothing at all.
     """
@@ -73,9 +74,9 @@ def command_line(command: str, speed: float = 1.0) -> list[str]:
     if not words:
         raise SpeechError("the speech command is empty; give -s a command, or leave it out to speak with Piper")
     if words == ["say"]:
-        return say_command(speed=speed)
+        return say_command(voice, speed)
     if words in (["espeak-ng"], ["espeak"]):
-        return [words[0], *espeak_command(speed=speed)[1:]]
+        return [words[0], *espeak_command(voice, speed)[1:]]
     return words
 
 
@@ -107,7 +108,7 @@ class SpeechCommand:
         speed: float = 1.0,
     ) -> None:
         self._command = command
-        self._words = command_line(command, speed) if isinstance(command, str) else list(command)
+        self._words = command_line(command, speed, voice) if isinstance(command, str) else list(command)
         self._speed = speed
         self.name = name or Path(self._words[0]).name
         self.language = language
@@ -118,15 +119,30 @@ class SpeechCommand:
     @property
     def takes_speed(self) -> bool:
         """Whether the command can be told how fast to speak."""
-        known = isinstance(self._command, str) and command_line(self._command, 2.0) != command_line(self._command)
-        return known or self._uses("{speed}") or self._uses("{rate}")
+        return self._known_by_name or self._uses("{speed}") or self._uses("{rate}")
+
+    @property
+    def takes_voice(self) -> bool:
+        """Whether the command can be told in which voice to speak."""
+        return self._known_by_name or self._uses("{voice}")
+
+    @property
+    def _known_by_name(self) -> bool:
+        return isinstance(self._command, str) and command_line(self._command, 2.0) != command_line(self._command)
 
     def at_speed(self, speed: float, name: str) -> SpeechCommand:
         """The same command told to speak at another speed, under another name. Of use when it ``takes_speed``."""
+        return self._told(speed, self._voice, name)
+
+    def in_voice(self, voice: str) -> SpeechCommand:
+        """The same command told to speak in another voice, under its name. Of use when it ``takes_voice``."""
+        return self._told(self._speed, voice, voice)
+
+    def _told(self, speed: float, voice: str, name: str) -> SpeechCommand:
         return SpeechCommand(
             self._command,
             name=name,
-            voice=self._voice,
+            voice=voice,
             language=self.language,
             timeout=self._timeout,
             raw_rate=self._raw_rate,
@@ -142,8 +158,14 @@ class SpeechCommand:
         """
         if not text.strip():
             return
-        with tempfile.TemporaryDirectory(prefix="aiphone-speech-") as directory:
-            data = self._run(text, Path(directory), wanted)
+        try:
+            with tempfile.TemporaryDirectory(prefix="aiphone-speech-") as directory:
+                data = self._run(text, Path(directory), wanted)
+        except OSError as error:
+            raise SpeechError(
+                f"the speech command {self.name!r} has no place for its files in {tempfile.gettempdir()} "
+                f"({error.strerror}); make room or set TMPDIR"
+            ) from error
         pcm, rate = self._decode(data)
         yield Piece(_to_internal_rate(pcm, rate), last=True)
 

@@ -2,12 +2,13 @@
 
 A call's turns become text in two ways, which ``stt_queue`` puts in order:
 
-* ``submit`` for a *final*, what was said up to a pause. It ends in exactly one ``Transcribed`` or ``WorkFailed``,
-  unless it was cancelled, superseded or released.
-* ``submit(..., early=True)`` for what was said up to a pause that is not certain. It is a final that is dropped when
-  no core is free for it or the guard has its doubts; ``insist`` asks for it again, once the pause is certain.
-* ``submit(..., partial=True)`` for what is being said. It ends in one ``PartialTranscript`` or in nothing: partials
-  are worth the time that finals leave, are stopped for them, and one that the guard has its doubts about is kept back.
+* A *final* is of what was said up to a pause. It ends in exactly one ``Transcribed`` or ``WorkFailed``, unless it was
+  cancelled, superseded or released. An *early* one, of a pause that is not certain, is dropped when no core is free for
+  it or the guard has its doubts; ``insist`` asks for it again, once the pause is certain.
+* A *partial* is of what is being said. It ends in one ``PartialTranscript`` or in nothing: partials are worth the time
+  that finals leave, are stopped for them, and one that the guard has its doubts about is kept back.
+
+How much each is worth is its ``Urgency``.
 
 What Whisper is asked is in ``stt_transcriber``, when it is asked again in ``stt_guard``, with which state in
 ``stt_states``. All that is kept of a call between two pieces of work is its language, its last partial transcript, and
@@ -26,7 +27,7 @@ from typing import Any
 from aiphone.clock import Clock
 from aiphone.cores import Cores
 from aiphone.errors import AiphoneError, ConfigError
-from aiphone.events import Event, PartialTranscript, Pcm, Stage, Transcribed, WorkFailed
+from aiphone.events import Event, PartialTranscript, Pcm, Stage, Transcribed, Urgency, WorkFailed
 from aiphone.inference.allocator import return_freed_memory
 from aiphone.inference.stt_guard import GuardPolicy
 from aiphone.inference.stt_queue import Job, WorkQueue
@@ -40,6 +41,9 @@ _log = logging.getLogger(__name__)
 
 _SURE = 0.5
 """Probability from which a detected language is kept for the rest of the call."""
+
+_WORTH_A_FREE_CORE = (Urgency.EARLY, Urgency.PARTIAL)
+"""What is begun with only where nobody else loses by it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -145,20 +149,17 @@ class SpeechToText:
         call_id: str,
         generation: int,
         pcm: Pcm,
+        urgency: Urgency = Urgency.FINAL,
         *,
         prompt: str = "",
-        partial: bool = False,
-        once: bool = False,
-        early: bool = False,
     ) -> None:
         """Transcribe int16 mono PCM at 16 kHz; returns at once. Main thread only.
 
-        ``prompt`` takes the place of the call's (see ``begin``). ``partial`` says that the caller is still speaking:
-        so is ``early``. ``once`` is for a final that cannot wait: what the guard would decode again counts as no words.
+        ``prompt`` takes the place of the call's (see ``begin``).
         """
         with self._condition:
             call = self._calls.setdefault(call_id, _Call())
-            job = Job(call_id, generation, pcm, prompt or call.prompt, self._clock.now(), partial, once, early)
+            job = Job(call_id, generation, pcm, prompt or call.prompt, self._clock.now(), urgency)
             if self._queue.put(job):
                 self._condition.notify()
 
@@ -167,7 +168,7 @@ class SpeechToText:
         with self._condition:
             job = self._queue.find(call_id, generation)
             if job is not None:
-                job.early = False
+                job.urgency = Urgency.FINAL
                 return
             call = self._calls.get(call_id)
             if call is not None and call.answered == generation:
@@ -192,9 +193,9 @@ class SpeechToText:
         """
         self._transcriber.warm_up()
 
-    def transcribe(self, pcm: Pcm, *, language: str = "", prompt: str = "", partial: bool = False) -> Transcript:
+    def transcribe(self, pcm: Pcm, *, language: str = "", prompt: str = "") -> Transcript:
         """Transcribe on the thread that asks, past the queue. Any thread. Raises ``InferenceError``."""
-        return self._transcriber.transcribe(pcm, language=language or self._language, prompt=prompt, partial=partial)
+        return self._transcriber.transcribe(pcm, language=language or self._language, prompt=prompt)
 
     def status(self) -> dict[str, Any]:
         """Counters and sizes for the status page. Any thread."""
@@ -242,7 +243,7 @@ class SpeechToText:
                 if self._closing:
                     return
                 assert job is not None
-                if (job.early or job.partial) and not self._cores.free:
+                if job.urgency in _WORTH_A_FREE_CORE and not self._cores.free:
                     self._queue.drop(job)
                     continue
             event = self._run(job)
@@ -263,7 +264,7 @@ class SpeechToText:
             return
         if event is not None:
             call.answered = job.generation
-        elif not job.early:
+        elif job.urgency is not Urgency.EARLY:
             self._queue.put(job)
 
     def _deliver(self, event: Event) -> None:
@@ -274,7 +275,7 @@ class SpeechToText:
 
     def _run(self, job: Job) -> Event | None:
         began = self._clock.now()
-        early = job.early
+        urgency = job.urgency  # an early one may become a final meanwhile
         with self._condition:
             call = self._calls.get(job.call_id, _Call())
             language = call.language or (AUTO if call.detect else self._language)
@@ -284,8 +285,7 @@ class SpeechToText:
                     job.pcm,
                     language=language,
                     prompt=job.prompt,
-                    partial=job.partial,
-                    once=job.once or early,
+                    urgency=urgency,
                     threads=threads,
                     abort=lambda: job.cancelled,
                     known=call.known,
@@ -300,7 +300,7 @@ class SpeechToText:
             with self._condition:
                 self._failed += 1
             return None if job.partial else WorkFailed(job.call_id, job.generation, Stage.TRANSCRIBE, reason)
-        if early and transcript.doubtful:
+        if urgency is Urgency.EARLY and transcript.doubtful:
             return None  # half a sentence is often doubtful; when it turns out to be a whole one, it is worth more time
         took = self._clock.now() - began
         with self._condition:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aiphone.events import Pcm
+from aiphone.events import Pcm, Urgency
 
 
 @dataclass(slots=True, eq=False)
@@ -30,10 +30,13 @@ class Job:
     pcm: Pcm
     prompt: str
     asked: float
-    partial: bool = False
-    once: bool = False
-    early: bool = False
+    urgency: Urgency = Urgency.FINAL
     cancelled: bool = False
+
+    @property
+    def partial(self) -> bool:
+        """Whether it is of what is being said."""
+        return self.urgency is Urgency.PARTIAL
 
 
 class WorkQueue:

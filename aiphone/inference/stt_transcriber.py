@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from aiphone.events import Pcm
+from aiphone.events import Pcm, Urgency
 from aiphone.inference.stt_guard import (
     FLASH_CONTEXTS,
     FLASH_QUANTUM,
@@ -35,7 +35,7 @@ from aiphone.inference.stt_guard import (
 )
 from aiphone.inference.stt_states import StatePool, StatePort
 from aiphone.inference.stt_words import words_of
-from aiphone.inference.whisper_cpp import DecodeParams, Token
+from aiphone.inference.whisper_cpp import Aborted, DecodeParams, Token
 from aiphone.spoken_word import SpokenWord
 
 _log = logging.getLogger(__name__)
@@ -142,16 +142,15 @@ class Transcriber:
         *,
         language: str,
         prompt: str = "",
-        partial: bool = False,
-        once: bool = False,
+        urgency: Urgency = Urgency.FINAL,
         threads: int = 0,
         abort: Callable[[], bool] | None = None,
         known: Known | None = None,
     ) -> Transcript:
         """Text of int16 mono PCM at 16 kHz, on this thread.
 
-        ``language`` is a code or ``AUTO``. Of a ``partial`` one the last window, which will grow, is decoded once,
-        whatever the guard thinks of it; so it is with ``once``, which leaves out what is doubtful. ``threads`` 0 takes
+        ``language`` is a code or ``AUTO``. But for a final the last window, which may grow, is decoded once, whatever
+        the guard thinks of it; what it doubts is left out of one that is early or asked for once. ``threads`` 0 takes
         those of the ``params``. ``known`` is the call's: its windows are not decoded again, and it is given those of
         this turn.
 
@@ -178,8 +177,9 @@ class Transcriber:
             found.append(known[key])
         for key in known.keys() - set(keys):
             del known[key]
-        newest = self._window(last, params, partial or once, abort, timed=not partial)
-        found.append(replace(newest, text="", words=()) if once and newest.doubtful else newest)
+        partial, hasty = urgency is Urgency.PARTIAL, urgency in (Urgency.EARLY, Urgency.ONCE)
+        newest = self._window(last, params, urgency is not Urgency.FINAL, abort, timed=not partial)
+        found.append(replace(newest, text="", words=()) if hasty and newest.doubtful else newest)
         fresh.append(newest)
         words: list[SpokenWord] = []
         start = 0
@@ -225,6 +225,8 @@ class Transcriber:
         count = 0
         for step in steps:
             count += 1
+            if abort is not None and abort():  # whisper.cpp asks only after its encoder
+                raise Aborted("the transcription was cancelled.")
             with self.states.lend(step) as state:
                 segments = state.full(
                     samples,

@@ -276,7 +276,7 @@ class SpeechSynthesiser:
                 finished = self._step(queue, job)
             except Exception as error:  # noqa: BLE001 - top of the thread: the call is told, the worker lives on
                 _log.exception("speaking failed")
-                self._fail(queue, job, f"speaking failed: {error}")
+                finished = self._replace_voice(queue, job, SpeechError(f"speaking failed: {error}"))
             with self._change:
                 queue.busy = False
                 if finished and queue.jobs and queue.jobs[0] is job:

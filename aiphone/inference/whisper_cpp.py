@@ -181,8 +181,9 @@ class WhisperState:
     ) -> list[Segment]:
         """Transcribe float32 mono PCM at 16 kHz, shape ``[samples]``, range -1 to 1.
 
-        ``abort`` is asked after the encoder and after each decoder step; when it says True, ``Aborted`` is
-        raised. ``stop`` is asked before each token with the ids so far; when it says True the text ends there.
+        ``abort`` is asked after the encoder and after each decoder step; when it says True, ``Aborted`` is raised. Not
+        within the encoder: whisper.cpp hands it to no graph, and its backends are out of reach. ``stop`` is asked
+        before each token with the ids so far; when it says True the text ends there.
         Both are called on this thread (``stop`` on a helper thread too, with a beam) and must not raise.
 
         Raises ``InferenceError`` when whisper.cpp fails.

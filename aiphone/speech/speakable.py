@@ -277,7 +277,7 @@ _ENGLISH: tuple[_Rule, ...] = (
         lambda match: f"{match[1]} {_SCALES[match[2]]}",
     ),
     (re.compile(r"(?<![\w/.])\d{1,3}/\d{1,3}(?![\w/]|\.\d)|[½¼¾]"), _fraction),
-    (re.compile(r"(?<=\d) ?[-–] ?(?=\d)"), " to "),
+    (re.compile(r"(?:(?<=\d)|(?<=\d [AP] M)) ?[-–] ?(?=\d)"), " to "),
     (re.compile(r"(?<!\w)[~≈] ?(?=\d)"), "about "),
     (re.compile(r"(?<!\w)#(?=\d)|\b[Nn]o\. ?(?=\d)"), "number "),
     (re.compile(r" ?[→⇒] ?"), " to "),

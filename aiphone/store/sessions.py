@@ -52,11 +52,6 @@ CREATE INDEX conversation_updated ON conversation (updated);
 """
 
 
-def session_key(line_id: str, caller: str) -> str:
-    """Key of a caller's conversation on a line."""
-    return f"{line_id}/{caller}"
-
-
 @dataclass(frozen=True, slots=True)
 class SavedConversation:
     """A conversation as it is stored; it is also what the language model takes as ``SavedState``."""
@@ -91,7 +86,8 @@ class SessionStore:
 
     ``max_bytes`` bounds the conversations together: beyond it the KV states of those longest not heard from go first,
     then the conversations. ``max_age`` in seconds forgets callers who did not call for so long; None keeps them.
-    ``wall`` is the wall clock, since expiry must survive a restart.
+    ``wall`` is the wall clock, since expiry must survive a restart. ``tend`` is False for who looks at a server's file:
+    nothing is forgotten by these bounds, which are the server's, and a damaged file stays where it is.
 
     Raises ``StorageError`` when the file is not ours, cannot be written, or belongs to a newer version.
     """
@@ -103,15 +99,18 @@ class SessionStore:
         wall: Callable[[], float] = time.time,
         max_bytes: int = 512 << 20,
         max_age: float | None = None,
+        tend: bool = True,
     ) -> None:
         self.path = path
+        self._tend = tend
         self._wall = wall
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._lock = threading.Lock()
         self._db = self._open()
-        with self._lock, self._saying("tidy up"):
-            self._prune()
+        if tend:
+            with self._lock, self._saying("tidy up"):
+                self._prune()
 
     # ------------------------------------------------------------------ opening
 
@@ -133,6 +132,11 @@ class SessionStore:
                 if isinstance(error, sqlite3.OperationalError) and not _damaged(error):
                     raise StorageError(f"The session file {self.path} cannot be used: {error}.") from None
                 reason = str(error)
+        if not self._tend:
+            raise StorageError(
+                f"The session file {self.path} is damaged ({reason}): the server keeps it aside and begins a new one "
+                "when it is started with it."
+            )
         aside = self._move_aside()
         log.error(
             "The session file %s is damaged (%s): kept as %s, a new one is begun.",
@@ -366,6 +370,11 @@ class SessionWriter:
             self._pending[key] = conversation
             self._wanted = True
             self._changed.notify_all()
+
+    def waiting(self, key: str) -> SavedConversation | None:
+        """What is not in the file yet of a conversation, and newer than what is there. Any thread."""
+        with self._changed:
+            return self._pending.get(key)
 
     def discard(self, key: str) -> None:
         """Do not write what waits for ``key`` any more (the caller is to be forgotten). Any thread."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import sqlite3
 import time
 from pathlib import Path
 
@@ -21,7 +23,7 @@ THANKS = "Thank you very much."
 # ------------------------------------------------------------------ memory
 
 
-def test_a_caller_is_remembered_in_the_next_call_and_after_a_restart(tmp_path: Path) -> None:
+def test_a_caller_is_remembered_in_the_next_call_and_after_kill_9(tmp_path: Path) -> None:
     session = tmp_path / "session"
     flags = ("--greeting", GREETING, "--session", str(session), "--reply-tokens", "16", "--log-level", "debug")
 
@@ -38,6 +40,22 @@ def test_a_caller_is_remembered_in_the_next_call_and_after_a_restart(tmp_path: P
     async def both(server: Server) -> None:
         await asyncio.gather(converse(server, "karl", THANKS), converse(server, "lisa", THANKS))
 
+    async def killed(server: Server) -> None:
+        """With karl on the line, as soon as what was said last is in the file."""
+        async with Caller(user="karl") as caller:
+            call, _ = await greeted(caller, server)
+            await answer(call, "Tell me about Rome.")
+            while not re.search(r"rome", kept("karl"), re.IGNORECASE):
+                await asyncio.sleep(0.02)
+            server.process.kill()
+            server.process.wait()
+
+    def kept(user: str) -> str:
+        """The file as it is now, for whoever reads it beside the server."""
+        with contextlib.closing(sqlite3.connect(f"file:{session}?mode=ro", uri=True)) as file:
+            query = "SELECT messages FROM conversation WHERE key LIKE ?"
+            return str(file.execute(query, (f"%:{user}@%",)).fetchone()[0])
+
     with Server(*flags) as server:
         in_loop(converse(server, "karl", CAPITAL))
         server.wait_idle()
@@ -46,8 +64,8 @@ def test_a_caller_is_remembered_in_the_next_call_and_after_a_restart(tmp_path: P
         assert "capital of France" in last_prompt(server, "karl")
         assert "Paris" in last_prompt(server, "karl")
         assert "capital of France" not in last_prompt(server, "lisa")
-        assert server.stop() == 0
         assert "Traceback" not in server.log
+        in_loop(killed(server))
     listed = run_command("sessions", "list", "--session", str(session))
     assert listed.returncode == 0
     assert "karl@127.0.0.1 " in listed.stdout
@@ -57,6 +75,8 @@ def test_a_caller_is_remembered_in_the_next_call_and_after_a_restart(tmp_path: P
         in_loop(converse(server, "karl", THANKS))
         server.wait_idle()
         assert "capital of France" in last_prompt(server, "karl")
+        assert "about Rome" in last_prompt(server, "karl")
+        server.wait_log(r"\d+ tokens of a saved conversation are back", 1)
         assert server.stop() == 0
 
 

@@ -4,8 +4,12 @@ import gc
 import logging
 import queue
 import shutil
+import signal
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ from aiphone.cores import Cores
 from aiphone.errors import ModelError
 from aiphone.events import ReplyEnded, ReplyText, TurnEndByWords, WorkFailed
 from aiphone.inference.llama_cpp_api import LlamaCpp
-from aiphone.inference.llm import LanguageModel, SessionSnapshot
+from aiphone.inference.llm import LanguageModel
 from aiphone.inference.llm_backend import BackendOptions, Entry
 from aiphone.inference.llm_scheduler import Limits, Scheduler
 from aiphone.persona import Message, Persona, Sampling
@@ -210,30 +214,59 @@ def test_an_interruption_and_a_returning_turn_read_only_what_is_new(backend):
         assert desk.reply("c", 2)
 
 
-def test_saved_killed_and_resumed_the_words_are_the_same(backend, tmp_path):
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_llm_real import OPTIONS, PERSONA, ROME, Desk, LlamaCpp, SavedConversation, SessionStore, talk
+from aiphone.store.sessions import SessionWriter
+
+desk = Desk(LlamaCpp(Path(sys.argv[2]), OPTIONS))
+desk.scheduler.open("c", PERSONA, None, None)
+desk.scheduler.generate("c", 1, talk(ROME))
+desk.run()
+first = desk.reply("c")
+desk.scheduler.snapshot("c")
+held = desk.events[-1]
+writer = SessionWriter(SessionStore(Path(sys.argv[3])))
+text = tuple(talk(ROME, first)[1:])
+writer.submit("line/bob", SavedConversation(text, held.tokens, held.kv, held.fingerprint, held.template_digest))
+assert writer.flush(20)
+desk.scheduler.generate("c", 2, talk(ROME, first, "What is my name?"))
+for _ in range(6):
+    desk.scheduler.step()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+ROME = "My name is Bob. Tell me about Rome."
+
+
+def test_after_kill_9_in_the_middle_of_an_answer_the_words_are_those_of_a_conversation_without_it(
+    backend, path, tmp_path
+):
     with Desk(backend) as desk:
         desk.scheduler.open("c", PERSONA, None, None)
-        desk.scheduler.generate("c", 1, talk("My name is Bob. Tell me about Rome."))
+        desk.scheduler.generate("c", 1, talk(ROME))
         desk.run()
         first = desk.reply("c")
-        desk.scheduler.snapshot("c")
-        snapshot = desk.events[-1]
-        assert isinstance(snapshot, SessionSnapshot)
-        desk.scheduler.generate("c", 2, talk("My name is Bob. Tell me about Rome.", first, "What is my name?"))
+        desk.scheduler.generate("c", 2, talk(ROME, first, "What is my name?"))
         desk.run()
-        expected = desk.reply("c", 2)
+        expected, tokens = desk.reply("c", 2), list(desk.held("c").tokens)
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(path), str(tmp_path / "sessions")]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert child.returncode == -signal.SIGKILL, child.stderr
     store = SessionStore(tmp_path / "sessions")
-    saved = SavedConversation((), snapshot.tokens, snapshot.kv, snapshot.fingerprint, snapshot.template_digest)
-    store.save("line/bob", saved)
+    saved = store.load("line/bob")
     store.close()
-    store = SessionStore(tmp_path / "sessions")
+    assert saved.messages == tuple(talk(ROME, first)[1:])
     with Desk(backend) as later:
-        later.scheduler.open("d", PERSONA, None, store.load("line/bob"))
-        later.scheduler.generate("d", 2, talk("My name is Bob. Tell me about Rome.", first, "What is my name?"))
+        later.scheduler.open("d", PERSONA, None, saved)
+        later.scheduler.generate(
+            "d", 2, [PERSONA.system_message(), *saved.messages, Message("user", "What is my name?")]
+        )
         later.run()
-        assert later.ended("d", 2).cached_tokens == len(snapshot.tokens)
+        assert later.ended("d", 2).cached_tokens == len(saved.tokens)
         assert later.reply("d", 2) == expected
-    store.close()
+        assert later.held("d").tokens == tokens
 
 
 def test_a_damaged_state_is_read_again(backend):

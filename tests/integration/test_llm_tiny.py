@@ -1,6 +1,7 @@
 """llama.cpp with tiny models of random weights: kinds of models, and faults, that the starter model cannot show."""
 
 import queue
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def test_weights_that_are_not_numbers_are_said_to_each_caller(tmp_path):
     model.stop()
 
 
-@pytest.mark.parametrize("how", ["removed", "replaced"])
+@pytest.mark.parametrize("how", ["removed", "replaced", "written over", "cut short"])
 def test_a_model_file_that_goes_while_it_is_in_use_changes_nothing(tmp_path, how):
     path = tmp_path / "model.gguf"
     write_llama(path)
@@ -222,6 +223,11 @@ def test_a_model_file_that_goes_while_it_is_in_use_changes_nothing(tmp_path, how
     assert isinstance(outcome(events), ReplyEnded)
     if how == "removed":
         path.unlink()
+    elif how == "written over":
+        path.write_bytes(b"\xff" * path.stat().st_size)
+    elif how == "cut short":
+        with path.open("r+b") as file:
+            file.truncate(100)
     else:
         write_llama(tmp_path / "new.gguf", seed=2)
         (tmp_path / "new.gguf").replace(path)
@@ -230,3 +236,76 @@ def test_a_model_file_that_goes_while_it_is_in_use_changes_nothing(tmp_path, how
     assert isinstance(outcome(events), ReplyEnded)
     assert model.status()["ready"]
     model.stop()
+
+
+def alone(path, name):
+    backend = LlamaCpp(path, OPTIONS)
+    desk = Desk(backend)
+    desk.scheduler.open(name, PERSONA, None, None)
+    said = desk.ask(name, 1, f"I am {name}")
+    backend.close()
+    return said
+
+
+def outcomes(desk, names):
+    """What each caller heard; None for one who was told that it failed."""
+    failed = {e.call_id for e in desk.events if isinstance(e, WorkFailed)}
+    texts = [(e.call_id, e.text) for e in desk.events if isinstance(e, ReplyText)]
+    return {name: None if name in failed else "".join(t for call, t in texts if call == name) for name in names}
+
+
+def test_a_decode_that_llama_cpp_refuses_ends_one_reply_and_changes_no_other(llama, monkeypatch, caplog):
+    backend = LlamaCpp(llama, OPTIONS)
+    desk = Desk(backend)
+    names = ["one", "two", "three"]
+    for name in names:
+        desk.scheduler.open(name, PERSONA, None, None)
+    desk.run()  # the persona's template
+    for name in names:
+        desk.scheduler.generate(name, 1, talk(f"I am {name}"))
+    for _ in range(4):
+        desk.scheduler.step()
+    bad = desk.scheduler._room.calls["two"].seq.seq_id
+    decode = backend.decode
+
+    def spoiled(entries):
+        return decode([replace(e, tokens=[10**6]) if e.seq == bad else e for e in entries])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backend, "decode", spoiled)
+        desk.run()
+    heard = outcomes(desk, names)
+    assert heard == {"one": alone(llama, "one"), "two": None, "three": alone(llama, "three")}
+    assert "llama_decode failed" in caplog.text
+    desk.events.clear()
+    assert desk.ask("two", 2, "I am two") == alone(llama, "two")
+    for name in names:
+        seq = desk.scheduler._room.calls[name].seq
+        assert backend.seq_len(seq.seq_id) == len(seq.tokens)
+    backend.close()
+
+
+def test_a_cache_that_is_fuller_than_the_books_say_costs_time_and_no_words(llama, monkeypatch):
+    """Cells that the books know nothing of: llama.cpp finds no slot, and one after the other goes on."""
+    backend = LlamaCpp(llama, OPTIONS)
+    desk = Desk(backend)
+    names = ["one", "two", "three"]
+    for name in names:
+        desk.scheduler.open(name, PERSONA, None, None)
+    desk.run()
+    taken = backend.n_seq_max - 1
+    room = desk.scheduler._room.pool
+    free = backend.n_ctx - room.cells - 50
+    for at in range(0, free, backend.n_batch):
+        assert backend.decode([Entry(taken, at, [65] * min(backend.n_batch, free - at), False)]) == 0
+    decode, codes = backend.decode, []
+    monkeypatch.setattr(backend, "decode", lambda entries: codes.append(decode(entries)) or codes[-1])
+    for name in names:
+        desk.scheduler.generate(name, 1, talk(f"I am {name}"))
+    desk.run()
+    assert 1 in codes
+    assert outcomes(desk, names) == {name: alone(llama, name) for name in names}
+    backend.seq_rm(taken, 0)
+    desk.events.clear()
+    assert desk.ask("three", 2, "I am three") == alone(llama, "three")
+    backend.close()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from aiphone.clock import SystemClock
-from aiphone.events import Event, PartialTranscript, Transcribed, WorkFailed
+from aiphone.events import Event, PartialTranscript, Transcribed, Urgency, WorkFailed
 from aiphone.inference.piper_voice import PiperVoice
 from aiphone.inference.stt import SpeechToText
 from aiphone.inference.stt_guard import FLASH_QUANTUM
@@ -164,7 +164,7 @@ def test_partials_agree_with_each_other_and_with_the_final(stt: tuple[SpeechToTe
     pcm = recording("vm-intro")
     partials = []
     for number in range(1, 5):
-        stt[0].submit("c1", 1, pcm[: number * RATE], partial=True)
+        stt[0].submit("c1", 1, pcm[: number * RATE], Urgency.PARTIAL)
         partials.append(stt[1].wait(number)[-1])
     stt[0].submit("c1", 2, pcm)
     final = re.findall(r"\w+", text_of(stt[1].wait(5)[-1]))

@@ -3,6 +3,7 @@
 import pytest
 
 from aiphone.cli.memory import Memory
+from aiphone.errors import StorageError
 from aiphone.inference.llm import SessionSnapshot
 from aiphone.persona import Message, Persona
 from aiphone.store.sessions import SavedConversation, SessionStore, SessionWriter
@@ -45,6 +46,27 @@ def test_a_conversation_is_kept_with_the_models_state_and_comes_back(desk):
     restored = model.told[-1][3]
     assert isinstance(restored, SavedConversation)
     assert (restored.tokens, restored.kv, restored.fingerprint) == ((1, 2, 3), b"state", "model")
+
+
+def test_a_conversation_that_could_not_be_written_is_remembered_all_the_same(desk, monkeypatch, caplog):
+    memory, model, store, writer = desk
+    store.save(KEY, SavedConversation(TALK[:1]))
+
+    def full(key, conversation):
+        raise StorageError("Could not write: the disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "save", full)
+        memory.keep("c1", KEY, TALK)
+        memory.take(SessionSnapshot("c1", "model", "template", (1, 2, 3), b"state"))
+        assert not writer.flush(5)
+        assert memory.recall("c2", KEY) == TALK
+        memory.open("c2", Persona())
+        assert model.told[-1][3].kv == b"state"
+    assert "tried again" in caplog.text
+    assert writer.flush(5)
+    assert store.load(KEY).messages == TALK
+    assert memory.recall("c3", KEY) == TALK
 
 
 def test_everything_else_is_passed_on(desk):

@@ -62,3 +62,21 @@ def test_a_missing_file_is_not_made(tmp_path):
     with pytest.raises(StorageError, match="does not exist"):
         call("list", "--session", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "main/sip:a@b"]])
+def test_who_only_looks_forgets_nothing_by_bounds_that_are_the_servers(path, monkeypatch, arguments):
+    def prune(self):
+        pytest.fail("a caller may be forgotten by this")
+
+    monkeypatch.setattr(SessionStore, "_prune", prune)
+    assert call(*arguments, "--session", path) == 0
+
+
+def test_a_damaged_file_is_said_and_stays_where_it_is(path):
+    damaged = path.read_bytes()[:5000]
+    path.write_bytes(damaged)
+    with pytest.raises(StorageError, match=r"is damaged .*: the server keeps it aside"):
+        call("list", "--session", path)
+    assert path.read_bytes() == damaged
+    assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -70,8 +70,8 @@ class Synthesiser:
 @pytest.fixture
 def synthesiser(monkeypatch: pytest.MonkeyPatch) -> Synthesiser:
     def resolve(name: str, store: Any) -> Path:
-        if name == "none":
-            raise ModelError("there is no voice none")
+        if name in ("none", "nobody"):  # Piper has every other
+            raise ModelError(f"there is no voice {name}")
         return Path(name)
 
     monkeypatch.setattr(voices, "PiperVoice", Voice)
@@ -118,6 +118,21 @@ def test_a_command_that_can_be_told_its_speed_is(synthesiser: Synthesiser) -> No
     shelf(synthesiser, SpeechCommand("talk --pace {speed} --words={rate}")).want(Persona(speed=1.2).voice_name())
     assert synthesiser.voices["@1.2"].arguments("", Path()) == ["talk", "--pace", "1.2", "--words=210"]
     assert synthesiser.voices["talk"].arguments("", Path()) == ["talk", "--pace", "1", "--words=175"]
+
+
+def test_a_command_that_can_be_told_its_voice_speaks_every_persona_in_its_own(
+    synthesiser: Synthesiser, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = tmp_path / "talk"
+    script.write_text('#!/bin/sh\n[ "$1" != nobody ] || exit 3\nexec head -c 4000 /dev/urandom\n', encoding="utf-8")
+    script.chmod(0o755)
+    wanted = shelf(synthesiser, SpeechCommand(f"{script} {{voice}} {{speed}}"))
+    for name in ("none", "none@1.2", "amy", "nobody", "@1.2"):
+        wanted.want(name)
+    said = {name: voice.arguments("", Path())[1:] for name, voice in synthesiser.voices.items() if name != "amy"}
+    assert said == {"talk": ["", "1"], "none": ["none", "1"], "none@1.2": ["none", "1.2"], "@1.2": ["", "1.2"]}
+    assert Voice.loaded == ["amy:2"]
+    assert "the default voice speaks instead of nobody: the speech command 'nobody' failed with status 3" in caplog.text
 
 
 # ------------------------------------------------------------------------------------------- rehearsing

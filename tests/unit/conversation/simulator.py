@@ -183,12 +183,12 @@ class Simulator:
 
     def _carry_out(self, command: cmd.Command) -> None:
         match command:
-            case cmd.Transcribe(generation, pcm, partial, once, early):
-                self.decoded_once.append(once)
+            case cmd.Transcribe(generation, pcm, urgency):
+                self.decoded_once.append(urgency is ev.Urgency.ONCE)
                 text = self._recognised(pcm)
-                if early and self.stages.busy:
+                if urgency is ev.Urgency.EARLY and self.stages.busy:
                     return
-                if partial:
+                if urgency is ev.Urgency.PARTIAL:
                     stable = " ".join(text.split()[:-1])
                     self.at(
                         self.now + self.stages.transcribe, ev.PartialTranscript(CALL, generation, text, stable, 0.1)

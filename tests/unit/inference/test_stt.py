@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from aiphone.clock import ManualClock
 from aiphone.cores import Cores
 from aiphone.errors import ConfigError, InferenceError
-from aiphone.events import Event, PartialTranscript, Stage, Transcribed, WorkFailed
+from aiphone.events import Event, PartialTranscript, Stage, Transcribed, Urgency, WorkFailed
 from aiphone.inference.stt import SpeechToText
 from aiphone.inference.stt_guard import GuardPolicy
 from aiphone.inference.stt_states import KEPT
@@ -210,7 +210,7 @@ def test_silence_is_answered_without_asking_the_model(make: Callable[..., Bench]
 def test_an_early_final_that_is_done_or_under_way_is_not_made_again(make: Callable[..., Bench]) -> None:
     bench = make()
     gate = bench.model.hold()
-    bench.stt.submit("c1", 1, voice(), early=True)
+    bench.stt.submit("c1", 1, voice(), Urgency.EARLY)
     bench.started()
     bench.stt.insist("c1", 1, voice())
     gate.set()
@@ -228,7 +228,7 @@ def test_a_doubtful_early_final_is_decoded_again_only_when_it_is_needed(
     bench = make()
     bench.model.answer = lambda params, _stop: [segment("good text", -0.1 if params.audio_ctx == 0 else -2.0)]
     gate = bench.model.hold()
-    bench.stt.submit("c1", 1, voice(), early=True)
+    bench.stt.submit("c1", 1, voice(), Urgency.EARLY)
     bench.started()
     if in_time:
         bench.stt.insist("c1", 1, voice())
@@ -249,8 +249,8 @@ def test_without_a_free_core_early_finals_and_partials_are_dropped_and_insisting
     cores = Cores(1)
     bench = make(cores=cores)
     with cores.working(1):
-        bench.stt.submit("c1", 1, voice(), early=True)
-        bench.stt.submit("c2", 1, voice(), partial=True)
+        bench.stt.submit("c1", 1, voice(), Urgency.EARLY)
+        bench.stt.submit("c2", 1, voice(), Urgency.PARTIAL)
         bench.stt.submit("c3", 1, voice())
         bench.inbox.wait(1)
         bench.stt.insist("c1", 1, voice())
@@ -293,11 +293,29 @@ def test_contexts_with_padding_have_states_to_themselves(make: Callable[..., Ben
 def test_what_is_decoded_once_has_no_words_where_the_guard_doubts(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.model.answer = lambda _params, _stop: [segment("doubtful", -2.0)]
-    bench.stt.submit("c1", 1, voice(), once=True)
+    bench.stt.submit("c1", 1, voice(), Urgency.ONCE)
     (event,) = bench.inbox.wait(1)
     assert isinstance(event, Transcribed)
     assert (event.text, event.words, event.retried) == ("", (), False)
     assert len(bench.model.asked) == 1
+
+
+def test_what_is_cancelled_between_two_decodings_is_not_decoded_again(make: Callable[..., Bench]) -> None:
+    bench = make()
+    told = threading.Event()
+
+    def doubtful(_params: DecodeParams, _stop: Any) -> list[Segment]:
+        bench.stt.cancel("c1", 1)
+        told.set()
+        return [segment("doubtful", -2.0)]
+
+    bench.model.answer = doubtful
+    bench.stt.submit("c1", 1, voice())
+    assert told.wait(WAIT)
+    bench.model.answer = lambda _params, _stop: [segment("good text")]
+    bench.stt.submit("c2", 1, voice())
+    assert texts(bench.inbox.wait(1)) == [("c2", 1, "good text")]
+    assert len(bench.model.asked) == 2
 
 
 def test_a_loop_is_stopped_from_within_the_decoding(make: Callable[..., Bench]) -> None:
@@ -328,7 +346,7 @@ def test_of_a_long_turn_only_the_end_is_decoded_again(make: Callable[..., Bench]
     bench.model.answer = lambda params, _stop: [
         replace(segment("hello there"), tokens=(Token(0, b" hello", 0.9, -0.1, 0.5, 0.9),))
     ]
-    bench.stt.submit("c1", 1, growing(30), partial=True)
+    bench.stt.submit("c1", 1, growing(30), Urgency.PARTIAL)
     bench.inbox.wait(1)
     first = bench.model.asked[0][1]
     assert [samples for _, samples, _ in bench.model.asked] == [first, 30 * RATE - first]
@@ -524,7 +542,7 @@ def test_partials_say_what_two_in_a_row_agree_on(make: Callable[..., Bench]) -> 
     turn = (np.arange(4 * RATE) % 3001).astype(np.int16)
     for number, heard in enumerate(["I would like two", "I would like to book", "I would like to book a table"], 1):
         bench.model.answer = lambda _params, _stop, heard=heard: [segment(heard)]
-        bench.stt.submit("c1", 3, turn[: number * RATE], partial=True)
+        bench.stt.submit("c1", 3, turn[: number * RATE], Urgency.PARTIAL)
         bench.inbox.wait(number)
     assert partials(bench.inbox.events) == [
         ("I would like two", ""),
@@ -538,7 +556,7 @@ def test_partials_say_what_two_in_a_row_agree_on(make: Callable[..., Bench]) -> 
 def test_a_running_partial_is_stopped_for_a_final(make: Callable[..., Bench]) -> None:
     bench = make()
     gate = bench.model.hold()
-    bench.stt.submit("c1", 1, voice(), partial=True)
+    bench.stt.submit("c1", 1, voice(), Urgency.PARTIAL)
     bench.started()
     bench.stt.submit("c2", 1, voice())
     bench.started()  # the final began, although the gate is shut: the partial was stopped
@@ -550,7 +568,7 @@ def test_a_running_partial_is_stopped_for_a_final(make: Callable[..., Bench]) ->
 def test_a_doubtful_partial_is_neither_told_nor_decoded_again(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.model.answer = lambda _params, _stop: [segment("doubtful", -2.0)]
-    bench.stt.submit("c1", 1, voice(), partial=True)
+    bench.stt.submit("c1", 1, voice(), Urgency.PARTIAL)
     bench.started()
     bench.model.answer = lambda _params, _stop: [segment("hello there")]
     bench.stt.submit("c2", 1, voice())
@@ -570,7 +588,7 @@ def test_a_partial_that_fails_is_logged_and_not_told(
 
     bench.model.answer = fail
     with caplog.at_level(logging.WARNING, logger="aiphone"):
-        bench.stt.submit("c1", 1, voice(), partial=True)
+        bench.stt.submit("c1", 1, voice(), Urgency.PARTIAL)
         bench.started()
         bench.stt.submit("c1", 2, voice())
         assert texts(bench.inbox.wait(1)) == [("c1", 2, "hello there")]

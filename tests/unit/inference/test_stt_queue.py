@@ -6,13 +6,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aiphone.events import Urgency
 from aiphone.inference.stt_queue import Job, WorkQueue
 
 PCM = np.zeros(1, np.int16)
 
 
 def job(call: str, generation: int = 1, *, partial: bool = False) -> Job:
-    return Job(call, generation, PCM, "", 0.0, partial)
+    return Job(call, generation, PCM, "", 0.0, Urgency.PARTIAL if partial else Urgency.FINAL)
 
 
 def test_finals_go_before_partials() -> None:

@@ -6,6 +6,7 @@ import shlex
 import stat
 import struct
 import sys
+import tempfile
 import time
 import wave
 from pathlib import Path
@@ -225,6 +226,19 @@ def test_the_known_commands_take_a_speed_and_others_where_they_say_so() -> None:
     assert SpeechCommand("say").at_speed(0.8, "slow").arguments("", Path("d"))[-2:] == ["-r", "140"]
 
 
+def test_the_known_commands_take_a_voice_and_others_where_they_say_so() -> None:
+    for line in ("say", "espeak-ng", "talk {voice}", "talk --as={voice}"):
+        assert SpeechCommand(line).takes_voice, line
+    for line in ("talk", "espeak-ng -v de", "say -o {out} {text}"):
+        assert not SpeechCommand(line).takes_voice, line
+    german = SpeechCommand("espeak-ng").in_voice("de")
+    assert german.name == "de"
+    assert german.arguments("", Path()) == espeak_command("de")
+    assert german.at_speed(0.8, "de@0.8").arguments("", Path()) == espeak_command("de", 0.8)
+    assert SpeechCommand("talk --as={voice}").in_voice("Ann").arguments("", Path()) == ["talk", "--as=Ann"]
+    assert SpeechCommand("talk --as={voice}").arguments("", Path()) == ["talk", "--as="]
+
+
 def test_espeak_speed_and_voice() -> None:
     assert espeak_command("de", 0.8) == ["espeak-ng", "--stdout", "--stdin", "-v", "de", "-s", "140"]
 
@@ -315,3 +329,12 @@ def test_every_cut_of_a_wav_is_read_or_refused() -> None:
         except SpeechError:
             continue
         assert len(pcm) <= len(SAMPLES)
+
+
+@pytest.mark.parametrize("line", ["cat", "cat {file}"])
+def test_a_full_disk_is_said_as_a_failure_of_the_voice(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(SpeechError, match=r"has no place for its files .*; make room or set TMPDIR"):
+        list(SpeechCommand(line).synthesise("Hi."))

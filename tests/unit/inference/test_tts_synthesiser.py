@@ -284,6 +284,16 @@ def test_a_bug_in_a_voice_does_not_end_the_worker(bench: Bench, caplog: pytest.L
     assert "speaking failed" in caplog.text
 
 
+def test_a_bug_in_a_voice_is_not_heard_where_there_is_another(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    fallback = ScriptedVoice("piper")
+    speech = bench.synthesiser(fallback=fallback)
+    bench.voice.error = ZeroDivisionError("oops")
+    speech.submit("c1", 1, 0, "one")
+    assert chunks(bench.box.wait(1)) == [("c1", 1, 0, 10, True)]
+    assert fallback.asked == ["one"]
+    assert "speaking failed" in caplog.text
+
+
 def test_close_gives_up_what_runs_and_takes_no_more(bench: Bench) -> None:
     bench.voice.gate = threading.Semaphore(0)
     speech = bench.synthesiser()

@@ -37,6 +37,7 @@ ENGLISH = [
     ("at 10:30", "at 10 30"),
     ("at 9:05 a.m. on Monday", "at 9 oh 5 A M on Monday"),
     ("at 2:00 pm", "at 2 P M"),
+    ("We are open 9am-5pm, Saturdays 10:30 a.m. - 1 p.m.", "We are open 9 A M to 5 P M, Saturdays 10 30 A M to 1 P M."),
     ("at 14:00.", "at 14 o'clock."),
     ("We open at 9 a.m. Please come.", "We open at 9 A M. Please come."),
     ("from 9am to 5pm", "from 9 A M to 5 P M"),

@@ -8,7 +8,7 @@ import pytest
 
 from aiphone.errors import StorageError
 from aiphone.persona import Message
-from aiphone.store.sessions import FORMAT, SavedConversation, SessionStore, SessionWriter, session_key
+from aiphone.store.sessions import FORMAT, SavedConversation, SessionStore, SessionWriter
 
 
 class Wall:
@@ -330,7 +330,3 @@ def test_flush_gives_up_after_its_time():
     assert not writer.flush(0.01)
     slow.go.release()
     assert writer.close(5)
-
-
-def test_the_key_names_line_and_caller():
-    assert session_key("main", "sip:a@b") == "main/sip:a@b"
