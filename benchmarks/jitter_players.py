@@ -88,7 +88,7 @@ class Ours:
     """
 
     FRAME, LEAST, MOST, PITCH = 160, 20, 120, 56
-    ALIKE: ClassVar[dict[str, float]] = {"grow": 0.4, "shrink": 0.4, "shrink now": 0.7}
+    ALIKE: ClassVar[dict[str, float]] = {"grow": 0.4, "shrink": 0.4, "align": 0.4, "shrink now": 0.7}
 
     def __init__(self, trace: Trace, **options: float) -> None:
         self.buffer = JitterBuffer(**options)
@@ -132,13 +132,14 @@ class Ours:
         quiet = head >= 0 and not self.speech[head]
         for _ in range(3 if quiet else 1):
             apart = abs(self.buffer.delay_ms(now, self.waiting) - self.buffer.target_ms)
-            most = min(int((apart + 4.0) * 8), self.MOST)
+            most = self.buffer.slack(self.waiting) if advice == "align" else int((apart + 4.0) * 8)
+            most = min(most, self.MOST)
             change = most if quiet else self.PITCH
             if change > most or change < self.LEAST or not (quiet or self.random.random() < self.ALIKE[advice]):
                 return
             if advice == "grow":
                 self.sound.appendleft((-1, change))
-            elif self.buffer.ready(now):
+            elif advice == "align" or self.buffer.ready(now):
                 self.shorten(min(change, self.waiting - 40))
             else:
                 return
