@@ -82,8 +82,8 @@ def judge(trace: Trace, heard: dict[int, float]) -> Result:
 class Ours:
     """The native buffer, with what ``hearing.pyx`` does with its advice: time-scaling of the sound that waits.
 
-    The sound itself is not simulated. In a pause every length from 2.5 to 15 ms can be taken or added, three times in
-    a step; in speech a pitch period of 7 ms, where two neighbouring ones are alike enough: taken to be so in 4 of 10
+    The sound itself is not simulated. In a pause a length from 2.5 to 15 ms, drawn, as noise is most like itself
+    anywhere, is taken or added, three times in a step; in speech a pitch period of 7 ms, where two neighbouring ones are alike enough: taken to be so in 4 of 10
     steps, and in 7 of 10 when the delay is far too long.
     """
 
@@ -134,7 +134,7 @@ class Ours:
             apart = abs(self.buffer.delay_ms(now, self.waiting) - self.buffer.target_ms)
             most = self.buffer.slack(self.waiting) if advice == "align" else int((apart + 4.0) * 8)
             most = min(most, self.MOST)
-            change = most if quiet else self.PITCH
+            change = self.random.randint(self.LEAST, max(most, self.LEAST)) if quiet else self.PITCH
             if change > most or change < self.LEAST or not (quiet or self.random.random() < self.ALIKE[advice]):
                 return
             if advice == "grow":
