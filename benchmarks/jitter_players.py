@@ -82,9 +82,9 @@ def judge(trace: Trace, heard: dict[int, float]) -> Result:
 class Ours:
     """The native buffer, with what ``hearing.pyx`` does with its advice: time-scaling of the sound that waits.
 
-    The sound itself is not simulated. In a pause a length from 2.5 to 15 ms, drawn, as noise is most like itself
-    anywhere, is taken or added, three times in a step; in speech a pitch period of 7 ms, where two neighbouring ones are alike enough: taken to be so in 4 of 10
-    steps, and in 7 of 10 when the delay is far too long.
+    The sound itself is not simulated. In a pause a length from 2.5 to 15 ms (drawn: noise is most like itself anywhere)
+    is taken or added, three times in a step; in speech a pitch period of 7 ms, where two neighbouring ones are alike
+    enough: taken to be so in 4 of 10 steps, and in 7 of 10 when the delay is far too long.
     """
 
     FRAME, LEAST, MOST, PITCH = 160, 20, 120, 56
