@@ -82,13 +82,13 @@ def judge(trace: Trace, heard: dict[int, float]) -> Result:
 class Ours:
     """The native buffer, with what ``hearing.pyx`` does with its advice: time-scaling of the sound that waits.
 
-    The sound itself is not simulated. In a pause every length from 2.5 to 15 ms can be taken or added, three times in
-    a step; in speech a pitch period of 7 ms, where two neighbouring ones are alike enough: taken to be so in 4 of 10
-    steps, and in 7 of 10 when the delay is far too long.
+    The sound itself is not simulated. In a pause a length from 2.5 to 15 ms (drawn: noise is most like itself anywhere)
+    is taken or added, three times in a step; in speech a pitch period of 7 ms, where two neighbouring ones are alike
+    enough: taken to be so in 4 of 10 steps, and in 7 of 10 when the delay is far too long.
     """
 
     FRAME, LEAST, MOST, PITCH = 160, 20, 120, 56
-    ALIKE: ClassVar[dict[str, float]] = {"grow": 0.4, "shrink": 0.4, "shrink now": 0.7}
+    ALIKE: ClassVar[dict[str, float]] = {"grow": 0.4, "shrink": 0.4, "align": 0.4, "shrink now": 0.7}
 
     def __init__(self, trace: Trace, **options: float) -> None:
         self.buffer = JitterBuffer(**options)
@@ -132,13 +132,14 @@ class Ours:
         quiet = head >= 0 and not self.speech[head]
         for _ in range(3 if quiet else 1):
             apart = abs(self.buffer.delay_ms(now, self.waiting) - self.buffer.target_ms)
-            most = min(int((apart + 4.0) * 8), self.MOST)
-            change = most if quiet else self.PITCH
+            most = self.buffer.slack(self.waiting) if advice == "align" else int((apart + 4.0) * 8)
+            most = min(most, self.MOST)
+            change = self.random.randint(self.LEAST, max(most, self.LEAST)) if quiet else self.PITCH
             if change > most or change < self.LEAST or not (quiet or self.random.random() < self.ALIKE[advice]):
                 return
             if advice == "grow":
                 self.sound.appendleft((-1, change))
-            elif self.buffer.ready(now):
+            elif advice == "align" or self.buffer.ready(now):
                 self.shorten(min(change, self.waiting - 40))
             else:
                 return

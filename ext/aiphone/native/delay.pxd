@@ -38,6 +38,7 @@ cdef enum DelayAdvice:
     DELAY_GROW = 1          # insert sound when nobody notices
     DELAY_SHRINK = 2        # drop sound when nobody notices
     DELAY_SHRINK_NOW = 3    # drop sound, noticed or not
+    DELAY_ALIGN = 4         # drop the sound that waits without need, when nobody notices
 
 cdef void delay_init(Delay* d, const DelayConfig* config) noexcept nogil
 # A packet arrived; transit_ms is arrival minus its timestamp. Its delay relative to the shortest transit.
@@ -46,5 +47,6 @@ cdef double delay_update(Delay* d, double transit_ms, double arrival_ms) noexcep
 cdef void delay_seen(Delay* d, bint late) noexcept nogil
 # Forget the transits, keep what was learned about jitter: the sender's clock jumped.
 cdef void delay_rebase(Delay* d, double transit_ms, double arrival_ms) noexcept nogil
-# What to do when what is heard now is `now_delay` ms behind the shortest transit.
-cdef int delay_advice(const Delay* d, double now_delay) noexcept nogil
+# What to do when packets are waited for until they are `deadline` ms behind the shortest transit, in steps of `step`
+# ms, and what is heard is `slack` ms older than that.
+cdef int delay_advice(const Delay* d, double deadline, double step, double slack) noexcept nogil

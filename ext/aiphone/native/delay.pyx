@@ -26,7 +26,8 @@ cdef double FORGETTING = 0.998     # for each packet: half of the weight is in t
 cdef double PRIOR = 3.0            # packets that the starting target is worth
 cdef double LATE_WEIGHT = 0.002    # of the newest packet in the share of late ones
 cdef double GROW_BELOW = 5.0       # ms
-cdef double SHRINK_ABOVE = 6.0
+cdef double HYSTERESIS = 3.0
+cdef double LEAST_SLACK = 2.5      # the shortest that time-scaling can take
 cdef double SHRINK_AT_ONCE = 80.0
 cdef double STALL_MS = 80.0        # without a packet, after which a late one is no jitter
 cdef double PEAK_MEMORY_MS = 10000.0
@@ -145,11 +146,12 @@ cdef double delay_update(Delay* d, double transit_ms, double arrival_ms) noexcep
     return relative
 
 
-cdef int delay_advice(const Delay* d, double now_delay) noexcept nogil:
-    if now_delay < d.target - GROW_BELOW:
+cdef int delay_advice(const Delay* d, double deadline, double step, double slack) noexcept nogil:
+    # One step less must still be enough, or the next advice would be to grow again.
+    if deadline < d.target - GROW_BELOW:
         return DELAY_GROW
-    if now_delay > d.target + SHRINK_AT_ONCE:
+    if deadline > d.target + SHRINK_AT_ONCE:
         return DELAY_SHRINK_NOW
-    if now_delay > d.target + SHRINK_ABOVE:
+    if deadline - step > d.target - GROW_BELOW + HYSTERESIS:
         return DELAY_SHRINK
-    return DELAY_KEEP
+    return DELAY_ALIGN if slack >= LEAST_SLACK else DELAY_KEEP

@@ -15,12 +15,12 @@ from aiphone.native.call cimport (
     FRAME, FRAME_COMFORT_NOISE, FRAME_CONCEALED, FRAME_NO_PACKET, FRAME_STRETCHED, LINE_FRAME, PT_CN, PT_G722, PT_PCMA,
     Call, Core, Frame, mean_square, next_random,
 )
-from aiphone.native.delay cimport DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW
+from aiphone.native.delay cimport DELAY_ALIGN, DELAY_GROW, DELAY_KEEP, DELAY_SHRINK_NOW
 from aiphone.native.g711 cimport alaw_decode, ulaw_decode
 from aiphone.native.g722 cimport g722_decode, g722_decoder_reset
 from aiphone.native.jitter cimport (
     JITTER_CLOCK, JITTER_MISSING, JITTER_NORMAL, JITTER_PAYLOAD, JitterPacket, jitter_advice, jitter_delay_ms, jitter_get,
-    jitter_ready,
+    jitter_ready, jitter_slack,
 )
 from aiphone.native.platform cimport count, store_real, store_relaxed
 from aiphone.native.plc cimport plc_bridge, plc_conceal, plc_good, plc_reset
@@ -168,12 +168,15 @@ cdef void adapt_delay(Call* c, int frame, double due) noexcept nogil:
     while turn < (PAUSE_STRETCHES if quiet else 1):
         turn += 1
         # Not much beyond the target, or the next step would undo it.
-        most = <int>((fabs(delay_of(c, due) - c.jitter.delay.target) + OVER_TARGET_MS) * c.sound.rate / 1000)
+        if advice == DELAY_ALIGN:
+            most = jitter_slack(&c.jitter, c.sound.waiting // scale(c)) * scale(c)
+        else:
+            most = <int>((fabs(delay_of(c, due) - c.jitter.delay.target) + OVER_TARGET_MS) * c.sound.rate / 1000)
         if advice == DELAY_GROW:
             changed = stretch_lengthen(&c.sound, most, ANY if quiet else SAME)
             count(&c.stats.lengthened, changed * (1 if c.wide else 2))
-        elif jitter_ready(&c.jitter, due):
-            changed = stretch_shorten(&c.sound, most, ANY if quiet else (SAME if advice == DELAY_SHRINK else SIMILAR))
+        elif advice == DELAY_ALIGN or jitter_ready(&c.jitter, due):
+            changed = stretch_shorten(&c.sound, most, ANY if quiet else (SIMILAR if advice == DELAY_SHRINK_NOW else SAME))
             count(&c.stats.shortened, changed * (1 if c.wide else 2))
         else:
             return

@@ -45,6 +45,7 @@ cdef struct Jitter:
     int64_t last            # sequence number of the last packet played or given up
     int64_t next            # timestamp that is due
     int empty_run           # steps since the buffer ran empty
+    int samples             # of the last packet, timestamp units
     # Statistics.
     int64_t late
     int64_t overflowed
@@ -66,3 +67,6 @@ cdef bint jitter_ready(Jitter* j, double now) noexcept nogil
 # played. Only when playing.
 cdef double jitter_delay_ms(const Jitter* j, double now, int waiting) noexcept nogil
 cdef int jitter_advice(const Jitter* j, double now, int waiting) noexcept nogil
+# How many of the `waiting` timestamp units wait without need: packets are taken in whole, so until a whole one is used
+# up, the next would be taken no later if these were not there.
+cdef int jitter_slack(const Jitter* j, int waiting) noexcept nogil

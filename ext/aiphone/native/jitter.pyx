@@ -21,7 +21,8 @@ from libc.string cimport memcpy, memset
 
 from aiphone.native.alloc cimport counted_calloc, counted_free
 from aiphone.native.delay cimport (
-    DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW, Delay, DelayConfig, delay_advice, delay_init,
+    DELAY_ALIGN, DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW, Delay, DelayConfig, delay_advice,
+    delay_init,
     delay_rebase, delay_seen, delay_update,
 )
 
@@ -68,10 +69,31 @@ cdef double jitter_delay_ms(const Jitter* j, double now, int waiting) noexcept n
     return behind_ms(j, j.next - waiting, now) if j.playing else 0.0
 
 
+cdef int packet_step(const Jitter* j) noexcept nogil:
+    # The deadline of the packets moves by this much: what a tick and a packet have in common.
+    cdef int a = JITTER_FRAME, b = j.samples
+    while b > 0:
+        a, b = b, a % b
+    return a
+
+
+cdef int jitter_slack(const Jitter* j, int waiting) noexcept nogil:
+    return waiting % packet_step(j)
+
+
 cdef int jitter_advice(const Jitter* j, double now, int waiting) noexcept nogil:
     if not j.playing or j.empty_run:
         return DELAY_KEEP
-    return delay_advice(&j.delay, behind_ms(j, j.next - waiting, now))
+    cdef int slack = jitter_slack(j, waiting)
+    return delay_advice(
+        &j.delay, behind_ms(j, j.next - waiting + slack, now), <double>packet_step(j) / UNITS_PER_MS,
+        <double>slack / UNITS_PER_MS,
+    )
+
+
+cdef inline int step_advice(const Jitter* j, double delay) noexcept nogil:
+    # In the buffer itself whole steps are made.
+    return delay_advice(&j.delay, delay, <double>JITTER_FRAME / UNITS_PER_MS, 0.0)
 
 
 cdef JitterPacket* oldest(Jitter* j) noexcept nogil:
@@ -216,14 +238,14 @@ cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) 
         delay = behind_ms(j, j.next, now)
         if lost_before(j, p):
             # While the delay must grow, the place of a lost packet is a good one to do it.
-            if delay_advice(&j.delay, delay) == DELAY_GROW:
+            if step_advice(j, delay) == DELAY_GROW:
                 samples[0] = JITTER_FRAME
             else:
                 j.next += samples[0]
             packet[0] = p
             return JITTER_MISSING
         # A pause of the sender: here the delay may change as it likes.
-        if delay_advice(&j.delay, delay) == DELAY_GROW:
+        if step_advice(j, delay) == DELAY_GROW:
             samples[0] = JITTER_FRAME
         elif delay > j.delay.target + PAUSE_SHRINK_MS:
             j.next += <int>min(gap, <int64_t>2 * JITTER_FRAME)
@@ -235,6 +257,7 @@ cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) 
     p.state = FREE
     j.last = p.seq
     j.next = p.timestamp + p.samples
+    j.samples = p.samples
     j.empty_run = 0
     packet[0] = p
     return JITTER_NORMAL
@@ -251,7 +274,8 @@ cdef bint jitter_ready(Jitter* j, double now) noexcept nogil:
 RESULTS = {JITTER_NORMAL: "normal", JITTER_MISSING: "missing", JITTER_PREFETCHING: "prefetching",
            JITTER_EMPTY: "empty"}
 PUTS = {JITTER_STORED: "stored", JITTER_LATE: "late", JITTER_DUPLICATE: "duplicate", JITTER_TOO_LONG: "too long"}
-ADVICE = {DELAY_KEEP: "keep", DELAY_GROW: "grow", DELAY_SHRINK: "shrink", DELAY_SHRINK_NOW: "shrink now"}
+ADVICE = {DELAY_KEEP: "keep", DELAY_GROW: "grow", DELAY_SHRINK: "shrink", DELAY_SHRINK_NOW: "shrink now",
+          DELAY_ALIGN: "align"}
 
 
 cdef class JitterBuffer:
@@ -300,12 +324,16 @@ cdef class JitterBuffer:
         return bool(jitter_ready(self._jitter, now))
 
     def advice(self, double now, int waiting=0):
-        """``"keep"``, ``"grow"``, ``"shrink"`` or ``"shrink now"``; ``waiting`` timestamp units are not yet played."""
+        """``"keep"``, ``"grow"``, ``"shrink"``, ``"shrink now"`` or ``"align"``; ``waiting`` timestamp units are not yet played."""
         return ADVICE[jitter_advice(self._jitter, now, waiting)]
 
     def delay_ms(self, double now, int waiting=0):
         """How far what is heard runs behind the shortest transit."""
         return jitter_delay_ms(self._jitter, now, waiting)
+
+    def slack(self, int waiting):
+        """How many of the ``waiting`` timestamp units wait without need."""
+        return jitter_slack(self._jitter, waiting)
 
     @property
     def target_ms(self):

@@ -187,3 +187,32 @@ def test_a_hole_that_was_heard_counts_as_late() -> None:
         else:
             holes += buffer.get(at)[0] == "empty" and i > n // 2
     assert holes / (n / 2) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("packet", "waiting", "slack"), [(160, 216, 56), (160, 320, 0), (240, 280, 40), (480, 520, 40)]
+)
+def test_what_waits_without_need_is_what_no_whole_step_uses_up(packet: int, waiting: int, slack: int) -> None:
+    """Packets of 30 ms in steps of 20 ms: each 10 ms that wait make the next packet due later."""
+    buffer = JitterBuffer(min_ms=0, start_ms=0)
+    buffer.put(CYCLE, 0, 0.0, b"\x00", packet)
+    assert buffer.get(0.06)[0] == "normal"
+    assert buffer.slack(waiting) == slack
+
+
+def test_the_delay_shrinks_by_a_step_only_where_one_step_less_is_enough() -> None:
+    """Packets are waited for until a step begins: a delay between two steps is heard, but helps no packet."""
+
+    def advice(step_ms: float, waiting: int) -> str:
+        buffer = JitterBuffer(fixed_ms=40)
+        for i in range(4):
+            buffer.put(CYCLE + i, i * 160, i * 0.02)
+        assert buffer.get(step_ms / 1000)[0] == "normal"
+        return buffer.advice(step_ms / 1000, waiting)
+
+    assert advice(46, 160) == "keep"
+    assert advice(46, 160 + 56) == "align"  # 7 ms older than need be
+    assert advice(46, 160 + 8) == "keep"  # too little to be taken out
+    assert advice(57, 160) == "keep"  # 37 ms would still do, but only just
+    assert advice(59, 160) == "shrink"
+    assert advice(125, 160) == "shrink now"
