@@ -92,10 +92,12 @@ def spell(number: int) -> str:
 
 
 def words(text: str) -> list[str]:
-    """A text as it is compared: lower case, numbers spelt out, no punctuation."""
+    """A text as it is compared: lower case, numbers spelt out, no punctuation; "M I S D N" and "MISDN" are the same."""
     text = text.lower().replace("#", " pound ").replace("*", " star ").replace("&", " and ").replace("%", " percent ")
     text = re.sub(r"\d+", lambda match: f" {spell(int(match[0]))} ", text)
-    return re.sub(r"[^a-z ]", " ", text.replace("'", "")).split()
+    text = " ".join(re.sub(r"[^a-z ]", " ", text.replace("'", "")).split())
+    # Letters spelt one by one sound like the word that they are: how they are written is no error.
+    return re.sub(r"\b[a-z](?: [a-z]){2,}\b", lambda match: match[0].replace(" ", ""), text).split()
 
 
 def edits(reference: list[str], heard: list[str]) -> int:
