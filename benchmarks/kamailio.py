@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -22,7 +22,7 @@ REALM = "pbx.example.org"
 READY_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
 
-_CONFIG = """\
+BASE = """\
 #!KAMAILIO
 debug=2
 log_stderror=yes
@@ -44,6 +44,25 @@ loadmodule "maxfwd.so"
 loadmodule "textops.so"
 loadmodule "siputils.so"
 loadmodule "xlog.so"
+"""
+"""What every configuration begins with; ``{host}``, ``{port}`` and ``{tls}`` are filled in."""
+
+ROUTE = """\
+request_route {{
+    if (!mf_process_maxfwd_header("10")) {{
+        sl_send_reply("483", "Too Many Hops");
+        exit;
+    }}
+    if (is_method("CANCEL")) {{
+        if (t_check_trans()) t_relay();
+        exit;
+    }}
+"""
+"""How every request is dealt with first; the rest of ``request_route`` follows."""
+
+_CONFIG = (
+    BASE
+    + """\
 loadmodule "htable.so"
 loadmodule "usrloc.so"
 loadmodule "registrar.so"
@@ -59,15 +78,9 @@ event_route[htable:mod-init] {{
 {passwords}
 }}
 
-request_route {{
-    if (!mf_process_maxfwd_header("10")) {{
-        sl_send_reply("483", "Too Many Hops");
-        exit;
-    }}
-    if (is_method("CANCEL")) {{
-        if (t_check_trans()) t_relay();
-        exit;
-    }}
+"""
+    + ROUTE
+    + """\
     if (has_totag()) {{
         if (loose_route()) {{
             t_relay();
@@ -114,6 +127,7 @@ request_route {{
     t_relay();
 }}
 """
+)
 
 
 _TLS = """\
@@ -227,10 +241,17 @@ class Kamailio:
 
     def wait_registered(self, user: str) -> None:
         """Until a user has registered. Raises ``KamailioError``."""
+        self._wait(lambda: user in self.registered, f"{user} did not register")
+
+    def wait_log(self, text: str) -> None:
+        """Until it has said this. Raises ``KamailioError``."""
+        self._wait(lambda: text in self.log, f"no {text!r}")
+
+    def _wait(self, seen: Callable[[], bool], otherwise: str) -> None:
         end = time.monotonic() + READY_TIMEOUT
-        while user not in self.registered:
+        while not seen():
             if time.monotonic() > end:
-                raise KamailioError(f"{user} did not register:\n{self.log}")
+                raise KamailioError(f"{otherwise}:\n{self.log}")
             time.sleep(0.02)
 
     def uri(self, user: str) -> str:

@@ -146,15 +146,20 @@ class TurnEndDetector:
                 self._busy_with = (call_id, question.generation)
             try:
                 with self._cores.working(1, _PATIENCE):
-                    if self._busy_with != (call_id, question.generation):
+                    if not self._wanted(call_id, question):
                         continue  # cancelled while it waited
                     probability = self._estimator.probability(question.pcm)
             except Exception:  # noqa: BLE001 - top of the thread: it must go on for the other calls
                 _log.exception("the end of a turn could not be estimated")
                 continue
             with self._change:
-                wanted = self._busy_with == (call_id, question.generation) and not self._closing
+                wanted = self._wanted(call_id, question)
                 self._busy_with = ("", 0)
             if wanted:
                 seconds = self._clock.now() - question.asked
                 self._post(TurnEndEstimated(call_id, question.generation, probability, seconds))
+
+    def _wanted(self, call_id: str, question: _Question) -> bool:
+        """Whether the question that is under way has not been cancelled."""
+        with self._change:
+            return self._busy_with == (call_id, question.generation) and not self._closing

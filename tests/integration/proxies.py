@@ -16,67 +16,39 @@ from types import TracebackType
 
 import pytest
 
-from benchmarks.kamailio import free_port
+from benchmarks.kamailio import BASE, ROUTE, free_port
 
 _START = 10.0
 
-_HEAD = """\
-#!KAMAILIO
-debug=2
-log_stderror=yes
-fork=yes
-children=2
-disable_tcp=yes
-auto_aliases=no
-dns=no
-rev_dns=no
-listen=udp:{{host}}:{{port}}
-
-loadmodule "tm.so"
-loadmodule "sl.so"
-loadmodule "rr.so"
-loadmodule "pv.so"
-loadmodule "maxfwd.so"
-loadmodule "textops.so"
-loadmodule "siputils.so"
-loadmodule "xlog.so"
-{modules}
-
-request_route {{{{
-    if (!mf_process_maxfwd_header("10")) {{{{
-        sl_send_reply("483", "Too Many Hops");
-        exit;
-    }}}}
-    if (is_method("CANCEL")) {{{{
-        if (t_check_trans()) t_relay();
-        exit;
-    }}}}
-    if (has_totag()) {{{{
-        if (loose_route()) {{{{
-            {within}
+_REST = """\
+    if (has_totag()) {
+        if (loose_route()) {
+            %(within)s
             t_relay();
-        }}}} else if (is_method("ACK") && t_check_trans()) {{{{
+        } else if (is_method("ACK") && t_check_trans()) {
             t_relay();
-        }}}}
+        }
         exit;
-    }}}}
-    if (is_method("OPTIONS")) {{{{
+    }
+    if (is_method("OPTIONS")) {
         sl_send_reply("200", "OK");
         exit;
-    }}}}
+    }
     record_route();
-    {first}
+    %(first)s
     t_relay();
-}}}}
+}
 
-{routes}
+%(routes)s
 """
 
 
 def _template(modules: str, first: str, routes: str, within: str = "") -> str:
-    # Braces are doubled twice: Kamailio fills in its address.
-    parts = [part.replace("{", "{{").replace("}", "}}") for part in (modules, within, first, routes)]
-    return _HEAD.format(modules=parts[0], within=parts[1], first=parts[2], routes=parts[3])
+    def literal(text: str) -> str:
+        return text.replace("{", "{{").replace("}", "}}")
+
+    rest = _REST % {"within": within, "first": first, "routes": routes}
+    return BASE + literal(modules) + "\n" + ROUTE + literal(rest)
 
 
 def dispatcher(ports: Sequence[int], folder: Path) -> str:
@@ -142,7 +114,7 @@ class RtpEngine:
                 except (TimeoutError, ConnectionRefusedError):
                     if self._process.poll() is not None or time.monotonic() > deadline:
                         self.__exit__(None, None, None)
-                        pytest.skip("rtpengine does not start here")
+                        pytest.fail("rtpengine does not start")
                 else:
                     return self
 

@@ -46,6 +46,17 @@ __all__ = [
 
 CAPITAL = "What is the capital of France?"
 
+SECRET_LINE = """\
+[[lines]]
+client_id = "secret"
+username = "2000"
+server_ip = "127.0.0.1"
+server_port = 9
+srtp = "mandatory"
+allowed_networks = ["127.0.0.0/8"]
+"""
+"""A line for calls with SRTP from anybody here, in the form of a configuration file; no registrar answers it."""
+
 T = TypeVar("T")
 
 

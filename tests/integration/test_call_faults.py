@@ -33,6 +33,15 @@ class ByWords:
         return [chunk(), chunk("You are always"), Hang] if "capital" not in said else good("It is Paris.")
 
 
+async def conversation(server: Server, user: str, *questions: str) -> list[str]:
+    """A call in which these are asked; what was heard in answer to each."""
+    async with Caller(user=user) as caller:
+        call, _ = await greeted(caller, server)
+        said = [heard(call, await answer(call, question)) for question in questions]
+        await call.hangup()
+        return said
+
+
 @pytest.fixture
 def endpoint() -> Iterator[StandIn]:
     stand_in = StandIn()
@@ -42,26 +51,12 @@ def endpoint() -> Iterator[StandIn]:
 
 
 def test_an_endpoint_that_stalls_in_mid_stream(endpoint: StandIn) -> None:
-    async def stalled(server: Server) -> tuple[str, str]:
-        async with Caller(user="karl") as caller:
-            call, _ = await greeted(caller, server)
-            first = heard(call, await answer(call, THANKS))
-            second = heard(call, await answer(call, CAPITAL))
-            await call.hangup()
-            return first, second
-
-    async def lucky(server: Server) -> str:
-        async with Caller(user="lisa") as caller:
-            call, _ = await greeted(caller, server)
-            said = heard(call, await answer(call, CAPITAL))
-            await call.hangup()
-            return said
-
-    async def both(server: Server) -> tuple[tuple[str, str], str]:
-        return await asyncio.gather(stalled(server), lucky(server))
+    async def both(server: Server) -> list[list[str]]:
+        stalled, lucky = conversation(server, "karl", THANKS, CAPITAL), conversation(server, "lisa", CAPITAL)
+        return await asyncio.gather(stalled, lucky)
 
     with Server(*FLAGS, "--llm-url", endpoint.url) as server:
-        (apology, after), beside = in_loop(both(server))
+        (apology, after), (beside,) = in_loop(both(server))
         assert "sorry" in apology
         assert "paris" in after
         assert "paris" in beside
@@ -73,17 +68,9 @@ def test_an_endpoint_that_stalls_in_mid_stream(endpoint: StandIn) -> None:
 def test_a_disk_without_room_for_the_session(tmp_path: Path) -> None:
     """The limit on a file's size stands for it: a conversation's state takes 2 MB, nothing else does."""
     session = tmp_path / "session"
-
-    async def converse(server: Server) -> str:
-        async with Caller(user="karl") as caller:
-            call, _ = await greeted(caller, server)
-            said = heard(call, await answer(call, CAPITAL))
-            await call.hangup()
-            return said
-
     with Server(*FLAGS, "--reply-tokens", "16", "--session", str(session)) as server:
         kept = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
-        assert "paris" in in_loop(converse(server))
+        assert "paris" in in_loop(conversation(server, "karl", CAPITAL))[0]
         server.wait_log("Could not write the session file .* The conversation is kept and tried again", 5)
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, kept)
         server.wait_idle()

@@ -191,13 +191,12 @@ def test_nobody_acknowledges(world: tuple[Agent, Peer]) -> None:
 def test_the_caller_vanishes_before_the_ack(world: tuple[Agent, Peer]) -> None:
     agent, friend = world
     agent.seen.clear()
-    before = agent.ask("facts")
     gone = Peer(agent.port)
     gone.request("INVITE", sdp(40_000))
     gone.expect(200)
     call_id = agent.wait("IncomingCall")["call_id"]
     ended = agent.wait("CallEnded", call_id=call_id, timeout=45)
     assert (ended["code"], ended["reason"]) == (408, "the caller never acknowledged our answer (no ACK came)")
-    # Calls of the torture test that nobody acknowledged are given up meanwhile, too.
-    assert agent.ask("facts")["sockets"] <= before["sockets"]
+    # Calls of the torture test that nobody acknowledged were given up before it, so that only the friend's is left.
+    assert agent.ask("facts")["sockets"] == 1
     still_talking(friend)

@@ -14,7 +14,7 @@ import pytest
 from baresip import Baresip
 from captures import Capture, Tls
 from linphone import Linphone
-from server_process import CAPITAL, Server, in_loop, spoken, transcribed
+from server_process import CAPITAL, SECRET_LINE, Server, in_loop, spoken, transcribed
 from test_sip_tls import Authority
 from twinkle import Twinkle
 
@@ -45,14 +45,6 @@ server_ip = "127.0.0.1"
 server_port = {tls_port}
 transport = "tls"
 srtp = "optional"
-
-[[lines]]
-client_id = "secret"
-username = "2000"
-server_ip = "127.0.0.1"
-server_port = 9
-srtp = "mandatory"
-allowed_networks = ["127.0.0.0/8"]
 """
 
 
@@ -98,7 +90,8 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
         Capture(folder / "calls.pcap") as capture,
     ):
         passwords = {int(user): word for user, word in PASSWORDS.items()}
-        config.write_text(LINES.format(port=pbx.port, tls_port=pbx.tls_port, passwords=passwords), "utf-8")
+        lines = LINES.format(port=pbx.port, tls_port=pbx.tls_port, passwords=passwords)
+        config.write_text(f"{lines}\n{SECRET_LINE}", "utf-8")
         with Server(*flags, "--config", str(config)) as server:
             server.wait_status(
                 lambda status: (

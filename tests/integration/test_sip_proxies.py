@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from proxies import RtpEngine, destinations, dispatcher, relaying
-from server_process import CAPITAL, Server, in_loop, spoken, transcribed
+from server_process import CAPITAL, SECRET_LINE, Server, in_loop, spoken, transcribed
 from sip_harness import Agent, close_all
 
 from aiphone.caller import Caller
@@ -20,13 +19,6 @@ from benchmarks.kamailio import Kamailio
 pytestmark = [pytest.mark.integration, pytest.mark.sip_all]
 
 CALLS = 6
-
-
-def wait_said(proxy: Kamailio, text: str) -> None:
-    deadline = time.monotonic() + 10
-    while text not in proxy.log:
-        assert time.monotonic() < deadline, f"no {text!r} in {proxy.log}"
-        time.sleep(0.05)
 
 
 @pytest.mark.behaviour(
@@ -54,7 +46,7 @@ def test_a_dispatcher(needs: Callable[[str, str], str], tmp_path: Path) -> None:
             agents[0].stop()
             # At once, when the dispatcher may not know it yet, and when it does.
             in_loop(calls(proxy))
-            wait_said(proxy, f"sip:127.0.0.1:{first} is down")
+            proxy.wait_log(f"sip:127.0.0.1:{first} is down")
             in_loop(calls(proxy))
             went = destinations(proxy.log)
             assert went.count(second) == CALLS // 2 + 2 * CALLS
@@ -68,17 +60,6 @@ def test_a_dispatcher(needs: Callable[[str, str], str], tmp_path: Path) -> None:
         close_all()
 
 
-LINES = """\
-[[lines]]
-client_id = "secret"
-username = "2000"
-server_ip = "127.0.0.1"
-server_port = 9
-srtp = "mandatory"
-allowed_networks = ["127.0.0.0/8"]
-"""
-
-
 @pytest.mark.behaviour(
     "A relay of media (rtpengine) on the way, plain and with SRTP towards us: a conversation through it",
     "RFC 3264, RFC 3711, RFC 4568",
@@ -87,7 +68,7 @@ def test_conversations_through_a_relay(needs: Callable[[str, str], str], tmp_pat
     rtpengine, kamailio = needs("rtpengine-daemon", "rtpengine"), needs("kamailio", "kamailio")
     question = spoken(CAPITAL)
     config = tmp_path / "aiphone.toml"
-    config.write_text(LINES, "utf-8")
+    config.write_text(SECRET_LINE, "utf-8")
 
     async def talk(uri: str, relay: RtpEngine) -> Pcm:
         async with Caller() as caller:

@@ -21,8 +21,7 @@ from libc.string cimport memcpy, memset
 
 from aiphone.native.alloc cimport counted_calloc, counted_free
 from aiphone.native.delay cimport (
-    DELAY_ALIGN, DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW, Delay, DelayConfig, delay_advice,
-    delay_init,
+    DELAY_ALIGN, DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW, Delay, DelayConfig, delay_advice, delay_init,
     delay_rebase, delay_seen, delay_update,
 )
 
@@ -324,7 +323,8 @@ cdef class JitterBuffer:
         return bool(jitter_ready(self._jitter, now))
 
     def advice(self, double now, int waiting=0):
-        """``"keep"``, ``"grow"``, ``"shrink"``, ``"shrink now"`` or ``"align"``; ``waiting`` timestamp units are not yet played."""
+        """``"keep"``, ``"grow"``, ``"shrink"``, ``"shrink now"`` or ``"align"``; ``waiting`` timestamp units are not yet
+        played."""
         return ADVICE[jitter_advice(self._jitter, now, waiting)]
 
     def delay_ms(self, double now, int waiting=0):
