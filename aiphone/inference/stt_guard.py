@@ -103,7 +103,7 @@ FLASH_QUANTUM = 256
 in the padding: leftovers of whatever the state transcribed before, another caller's turn among them. A context
 that is a multiple of 256 has no padding; a state that only ever sees one context has nothing in it."""
 
-FLASH_CONTEXTS = (128, 192, 256, 384, 512, 768, 1024, 1280)
+FLASH_CONTEXTS = (128, 192, 256, 384, 512, 640, 768, 1024, 1280)
 """The contexts used with flash attention. Those that are no multiple of 256 cost a state each (``stt_states``), and
 are worth it: most turns are 1 to 3 s, and "yes, please" takes half the time that it takes in 256 positions."""
 
