@@ -101,9 +101,7 @@ def load_models(settings: Settings, persona: Persona, greetings: set[str], post:
             whisper_path,
             post=post,
             clock=clock,
-            # At a pause the turn-end model works at the same time. Threads that must meet after each step wait for
-            # the one that shares its core: with a core left for the other both are done sooner.
-            threads=max(1, settings.threads - 1),
+            threads=settings.threads,
             cores=cores,
             language=settings.language,
             translate=settings.translate,

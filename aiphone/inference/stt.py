@@ -18,6 +18,7 @@ of a turn longer than a window what the windows before the last hold.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,9 @@ _log = logging.getLogger(__name__)
 _SURE = 0.5
 """Probability from which a detected language is kept for the rest of the call."""
 
+_LATELY = 5.0
+"""Seconds for which a call that asked for a transcript may have an answer in the making."""
+
 _WORTH_A_FREE_CORE = (Urgency.EARLY, Urgency.PARTIAL)
 """What is begun with only where nobody else loses by it."""
 
@@ -57,6 +61,8 @@ class _Call:
     prompt: str = ""
     answered: int = -1
     """Generation of the last final that is done."""
+    asked: float = -math.inf
+    """When it last asked for a transcript."""
     partial: StablePrefix = field(default_factory=StablePrefix)
     known: Known = field(default_factory=dict)
 
@@ -64,7 +70,8 @@ class _Call:
 class SpeechToText:
     """Whisper for all calls. See the module for the rules.
 
-    ``threads`` are whisper.cpp's for each of the ``workers``. ``audio_ctx`` 0 sets the encoder's context in
+    ``threads`` are whisper.cpp's for each of the ``workers`` while one call speaks; where several do, a core is left to
+    the other models. ``audio_ctx`` 0 sets the encoder's context in
     proportion to the audio; ``max_tokens`` 0 does the same for the text. ``language`` ``"auto"`` detects it once
     for each call. ``beam_size`` 1 is greedy. ``flash_attn`` asks for flash attention on a GPU; on a CPU it is always
     used, being faster there and a third of the memory.
@@ -159,7 +166,8 @@ class SpeechToText:
         """
         with self._condition:
             call = self._calls.setdefault(call_id, _Call())
-            job = Job(call_id, generation, pcm, prompt or call.prompt, self._clock.now(), urgency)
+            call.asked = self._clock.now()
+            job = Job(call_id, generation, pcm, prompt or call.prompt, call.asked, urgency)
             if self._queue.put(job):
                 self._condition.notify()
 
@@ -267,6 +275,11 @@ class SpeechToText:
         elif job.urgency is not Urgency.EARLY:
             self._queue.put(job)
 
+    def _threads_wanted(self, call_id: str, now: float) -> int:
+        """All threads for the only call that speaks; one less where another's answer may need a core. With the lock."""
+        alone = all(now - call.asked > _LATELY for other, call in self._calls.items() if other != call_id)
+        return self._threads_each if alone else max(1, self._threads_each - 1)
+
     def _deliver(self, event: Event) -> None:
         try:
             self._post(event)
@@ -279,8 +292,9 @@ class SpeechToText:
         with self._condition:
             call = self._calls.get(job.call_id, _Call())
             language = call.language or (AUTO if call.detect else self._language)
+            wanted = self._threads_wanted(job.call_id, began)
         try:
-            with self._cores.working(self._threads_each) as threads:
+            with self._cores.working(wanted) as threads:
                 transcript = self._transcriber.transcribe(
                     job.pcm,
                     language=language,

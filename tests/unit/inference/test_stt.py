@@ -259,6 +259,17 @@ def test_without_a_free_core_early_finals_and_partials_are_dropped_and_insisting
     assert bench.stt.status()["dropped"] >= 1
 
 
+def test_a_call_alone_has_all_threads_and_leaves_a_core_to_calls_that_spoke_lately(make: Callable[..., Bench]) -> None:
+    bench = make(cores=Cores(8))
+    for number, call in enumerate(("c1", "c1", "c2", "c1"), start=1):
+        bench.stt.submit(call, number, voice())
+        bench.inbox.wait(number)
+    bench.clock.advance(6.0)
+    bench.stt.submit("c1", 5, voice())
+    bench.inbox.wait(5)
+    assert [params.threads for _, _, params in bench.model.asked] == [2, 2, 1, 1, 2]
+
+
 # ------------------------------------------------------------------ the guard
 
 
@@ -401,7 +412,7 @@ def test_flash_attention_uses_a_few_contexts_only(make: Callable[..., Bench]) ->
     bench.model.answer = lambda _params, _stop: [segment("doubtful", -2.0)]
     bench.stt.submit("c1", 1, voice(4))
     bench.inbox.wait(1)
-    assert [params.audio_ctx for _, _, params in bench.model.asked] == [256, 768, 0]
+    assert [params.audio_ctx for _, _, params in bench.model.asked] == [256, 640, 0]
 
 
 def test_a_language_is_detected_once_for_a_call(make: Callable[..., Bench]) -> None:
