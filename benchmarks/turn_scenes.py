@@ -181,19 +181,20 @@ def echoes(corpus: Corpus, seconds: float) -> Scene:
     return scene
 
 
-def quiet(seconds: float, lines: int, seed: int) -> Scene:
-    """Lines on which nobody speaks: silence, noise, hum, music on hold, a ringing telephone."""
+def quiet(seconds: float, lines: int, seed: int, *, sounding: bool) -> Scene:
+    """Lines on which nobody speaks: silence, noise and hum; or, ``sounding``, music on hold and a ringing telephone."""
     draw = np.random.default_rng(seed)
     noisy: list[tuple[str, Pcm]] = [
         ("silence", silence(1)),
         ("noise -50 dBFS", line_noise(10, -50, draw)),
         ("hum", hum(4, -38)),
-        ("ringback", ringback(6, -22)),
         ("noise -35 dBFS", line_noise(10, -35, draw)),
     ]
-    music = sorted(MUSIC.glob("*.wav"))
-    noisy += [(path.stem, at_level(load(path)[: 8000 * 200].astype(np.float64), -24.0)) for path in music]
-    scene = Scene("quiet")
+    if sounding:
+        music = sorted(MUSIC.glob("*.wav"))
+        noisy = [("ringback", ringback(6, -22))]
+        noisy += [(path.stem, at_level(load(path)[: 8000 * 200].astype(np.float64), -24.0)) for path in music]
+    scene = Scene("sounding" if sounding else "quiet")
     calls = []
     for number, (name, pcm) in zip(range(lines), itertools.cycle(noisy), strict=False):
         # A second round of the same music starts elsewhere in it.

@@ -88,7 +88,9 @@ class Results:
     overlaps: Tally = field(default_factory=Tally)
     quiet: Tally = field(default_factory=Tally)
     listening_cost: float | None = None
-    """Percent of a core for each quiet call."""
+    """Percent of a core for each call with nothing but the line's noise."""
+    sounding_cost: float | None = None
+    """The same with music or a ringing telephone."""
     peer: PeerResult | None = None
     peer_missing: str = ""
     """Why there is no peer."""
@@ -187,12 +189,16 @@ def listen_to_lines(server: Server, corpus: Corpus, size: Size, seed: int, resul
     """What is said otherwise, and lines on which nobody speaks."""
     say("digits, spelling, two people, keys")
     results.special, _ = carry_out(turn_scenes.special(corpus, size.special), server, listen)
-    say(f"{size.quiet_lines} quiet lines for {size.quiet_seconds:g} s")
-    scene = turn_scenes.quiet(size.quiet_seconds, size.quiet_lines, seed)
-    before = cpu_seconds(server) if sys.platform == "linux" else 0.0
-    results.quiet, _ = carry_out(scene, server)
-    if sys.platform == "linux" and results.quiet.quiet_seconds:
-        results.listening_cost = 100 * (cpu_seconds(server) - before) / results.quiet.quiet_seconds
+    lines = {False: size.quiet_lines // 2, True: -(-size.quiet_lines // 2)}
+    say(f"{size.quiet_lines} lines on which nobody speaks, for {size.quiet_seconds:g} s")
+    cost: dict[bool, float | None] = {}
+    for sounding, count in lines.items():
+        before = cpu_seconds(server) if sys.platform == "linux" else 0.0
+        tally, _ = carry_out(turn_scenes.quiet(size.quiet_seconds, count, seed, sounding=sounding), server)
+        if sys.platform == "linux" and tally.quiet_seconds:
+            cost[sounding] = 100 * (cpu_seconds(server) - before) / tally.quiet_seconds
+        results.quiet.extend(tally)
+    results.listening_cost, results.sounding_cost = cost.get(False), cost.get(True)
     say("echo, and nobody speaks")
     tally, _ = carry_out(turn_scenes.echoes(corpus, size.echo_seconds), server, listen)
     results.quiet.extend(tally)
@@ -296,7 +302,8 @@ def rows_of(results: Results) -> list[Row]:
         Row(f"false interruptions (of {sounds})", "%", share(len(false), sounds), 2),
         Row("quiet lines, minutes", "min", results.quiet.quiet_seconds / 60 or None),
         Row("phantom turns on them", "", results.quiet.phantoms if results.quiet.quiet_seconds else None, 0),
-        Row("cost of listening, each quiet call", "% of a core", results.listening_cost, 1),
+        Row("cost of listening, each silent call", "% of a core", results.listening_cost, 1),
+        Row("  each call with music or ringing", "% of a core", results.sounding_cost),
     ]
     return rows
 
