@@ -25,6 +25,7 @@ import piper
 from piper.config import PiperConfig
 
 from aiphone.events import Event, Pcm
+from aiphone.inference.allocator import share_one_heap
 from aiphone.inference.piper_voice import PiperVoice
 from aiphone.speech.listener import Listener
 from aiphone.speech.vad import SileroVad
@@ -176,6 +177,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement of listening")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    share_one_heap()  # as the server does
 
     rows = compare(options.voice, options.threads, options.rounds)
     print(f"speech, {options.threads} threads, medians of {options.rounds}")

@@ -6,10 +6,10 @@ blocks, and only the first needs the whole sentence:
     phonemes -> [text: encoder, durations] -> latent frames -> [flow] -> [decoder] -> samples
                  14 % of the work              256 samples each   16 %       70 %
 
-Flow and decoder are convolutions: a frame depends on no more than 32 neighbours in the flow and 12 in the
-decoder (16 with the largest published architecture). So the graph is cut in three (see ``onnx_split``) and the last
-two run over pieces of the sentence with that margin, which gives the same samples. The first piece is small,
-later ones grow fourfold, because every border costs its margins twice.
+Flow and decoder are convolutions: a frame depends on no more than 32 neighbours in the flow and on 12 in the decoder,
+or 16 where the voice is of high quality (``_reach`` finds out). So the graph is cut in three (see ``onnx_split``) and
+the last two run over pieces of the sentence with that margin, which gives the same samples. The first piece is small,
+later ones are larger, because every border costs its margins twice.
 
 A voice whose graph is of another kind is used whole: correct, but a sentence at a time.
 """
@@ -41,10 +41,11 @@ _log = logging.getLogger(__name__)
 
 _FLOW, _DECODER = "/flow/", "/dec/"
 _FLOW_MARGIN = 32  # frames on each side
-_DECODER_MARGIN = 16
+_MOST_MARGIN = 16  # the same in the decoder, of the largest published architecture
 _FIRST_FRAMES = 32  # 0.37 s at 22,050 Hz: longer than the time to compute the next piece
 _GROWTH = 4
 _MOST_FRAMES = 128  # bounds how long one piece keeps a worker from others, and its memory: 0.6 MB a frame
+_FLOW_FRAMES = 512  # at once at least, after the first piece: a border costs more here, and memory little
 
 _LEVEL_DBFS = -22.0
 """RMS of speech that a voice is set to. Telephone speech is sent at about -20 dBm0 on average (ITU-T P.56)."""
@@ -217,26 +218,51 @@ class _CutModel:
         self._text = _session(part(graph, list(graph.inputs), self._text_out), threads)
         self._flow = _session(part(graph, self._flow_in, [self._latent]), threads)
         self._decoder = _session(part(graph, decoder_in, list(graph.outputs)), threads)
+        self._margin = 0
+        """Frames on each side of a piece that are heard in it; 0 until it is found out by the first sentence."""
 
     def run(self, feed: dict[str, Any]) -> Iterator[tuple[Float32, bool]]:
         known = dict(zip(self._text_out, self._text.run(None, feed), strict=True))
         prior = known[self._flow_in[0]]
         frames = prior.shape[2]
         latent: Float32 = np.empty((1, prior.shape[1], frames), np.float32)
+        self._margin = self._margin or self._reach(known, prior.shape[1], frames)
         done = 0
         for first, end in piece_plan(frames):
-            wanted = min(end + _DECODER_MARGIN, frames)
-            if wanted > done:
-                begin, stop = max(0, done - _FLOW_MARGIN), min(wanted + _FLOW_MARGIN, frames)
+            wanted = min(end + self._margin, frames)
+            while wanted > done:
+                until = _flow_end(done, wanted, frames)
+                begin, stop = max(0, done - _FLOW_MARGIN), min(until + _FLOW_MARGIN, frames)
                 inputs = {name: _piece(known[name], begin, stop, frames) for name in self._flow_in}
                 flowed = self._flow.run(None, inputs)[0]
-                latent[:, :, done:wanted] = flowed[:, :, done - begin : wanted - begin]
-                done = wanted
-            begin = max(0, first - _DECODER_MARGIN)
+                latent[:, :, done:until] = flowed[:, :, done - begin : until - begin]
+                done = until
+            begin = max(0, first - self._margin)
             inputs = {name: _piece(known[name], begin, wanted, frames) for name in self._decoder_extra}
             inputs[self._latent] = np.ascontiguousarray(latent[:, :, begin:wanted])
             samples = self._decoder.run(None, inputs)[0].reshape(-1)
             yield samples[(first - begin) * self._hop : (end - begin) * self._hop], end == frames
+
+    def _reach(self, known: dict[str, Float32], channels: int, frames: int) -> int:
+        """How many frames away from its own a latent frame is heard; ``_MOST_MARGIN`` at most."""
+        size = 2 * _MOST_MARGIN + 1
+        inputs = {name: _piece(known[name], 0, size, frames) for name in self._decoder_extra}
+        latent = np.random.default_rng(0).standard_normal((1, channels, size)).astype(np.float32)
+        heard = []
+        for change in (0.0, 1.0):
+            latent[:, :, _MOST_MARGIN] += change
+            inputs[self._latent] = latent
+            heard.append(self._decoder.run(None, inputs)[0].reshape(size, self._hop))
+        changed = np.flatnonzero((heard[0] != heard[1]).any(axis=1))
+        # One more for what is lost in rounding.
+        return min(_MOST_MARGIN, 1 + int(np.abs(changed - _MOST_MARGIN).max(initial=0)))
+
+
+def _flow_end(done: int, wanted: int, frames: int) -> int:
+    """Where the flow's next run ends: what the first piece needs, then long runs, the last one up to twice as long."""
+    if done == 0:
+        return wanted
+    return frames if frames - done < 2 * _FLOW_FRAMES else done + _FLOW_FRAMES
 
 
 def _piece(tensor: Float32, begin: int, end: int, frames: int) -> Float32:

@@ -61,6 +61,8 @@ class _Call:
     prompt: str = ""
     answered: int = -1
     """Generation of the last final that is done."""
+    doubted: tuple[int, str | None] = (-1, None)
+    """Generation and text of the last early final that the guard had its doubts of."""
     asked: float = -math.inf
     """When it last asked for a transcript."""
     partial: StablePrefix = field(default_factory=StablePrefix)
@@ -168,6 +170,8 @@ class SpeechToText:
             call = self._calls.setdefault(call_id, _Call())
             call.asked = self._clock.now()
             job = Job(call_id, generation, pcm, prompt or call.prompt, call.asked, urgency)
+            if call.doubted[0] == generation:
+                job.doubted = call.doubted[1]
             if self._queue.put(job):
                 self._condition.notify()
 
@@ -302,6 +306,8 @@ class SpeechToText:
                     urgency=urgency,
                     threads=threads,
                     abort=lambda: job.cancelled,
+                    needed=lambda: job.urgency is Urgency.FINAL,
+                    doubted=job.doubted,
                     known=call.known,
                 )
         except Aborted:
@@ -315,6 +321,8 @@ class SpeechToText:
                 self._failed += 1
             return None if job.partial else WorkFailed(job.call_id, job.generation, Stage.TRANSCRIBE, reason)
         if urgency is Urgency.EARLY and transcript.doubtful:
+            with self._condition:
+                job.doubted, call.doubted = transcript.doubted, (job.generation, transcript.doubted)
             return None  # half a sentence is often doubtful; when it turns out to be a whole one, it is worth more time
         took = self._clock.now() - began
         with self._condition:

@@ -11,7 +11,7 @@ silence does not know that the speech has ended, and says the sentence again. Th
 3. *The result is judged* (``judge``). A repetition that is faster than anyone speaks is cut off and what is left
    is kept: the first copy is right. A slower one may be real ("hello? hello?"), and so may a text that hit the
    limit of tokens, compresses too well, or is improbable: these are decoded again with more context, in steps up
-   to the whole, and the last step's answer is taken.
+   to the whole, and the last step's answer is taken. An improbable text that comes twice is taken as it is.
 
 No I/O and no state; the tests need no model.
 """
@@ -231,6 +231,11 @@ def clean(text: str) -> str:
     """The words alone: annotations dropped, white space made single, a text without letters or digits empty."""
     bare = " ".join(_ANNOTATION.sub(" ", text).split())
     return bare if any(character.isalnum() for character in bare) else ""
+
+
+def same_words(text: str, other: str) -> bool:
+    """Whether two texts are the same but for case and punctuation."""
+    return re.findall(r"\w+", text.lower()) == re.findall(r"\w+", other.lower())
 
 
 def _invented(policy: GuardPolicy, text: str, logprob: float, no_speech: float) -> bool:

@@ -22,6 +22,7 @@ from aiphone.inference.stt_guard import (
     FLASH_QUANTUM,
     POSITIONS_PER_SECOND,
     SAMPLE_RATE,
+    Doubt,
     GuardPolicy,
     Spoken,
     Verdict,
@@ -29,6 +30,7 @@ from aiphone.inference.stt_guard import (
     is_looping,
     is_silent,
     judge,
+    same_words,
     token_cap,
     token_key,
     windows,
@@ -101,8 +103,13 @@ class Transcript:
     """That were not known before."""
     cuts: int
     """Repetitions that were cut off."""
-    doubtful: bool
-    """A partial transcript that the guard would have decoded again."""
+    doubted: str | None = None
+    """Text of the last window, left out above, that the guard would have had decoded again; None when it took it."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the guard would have had the last window decoded again."""
+        return self.doubted is not None
 
     @property
     def retried(self) -> bool:
@@ -145,21 +152,24 @@ class Transcriber:
         urgency: Urgency = Urgency.FINAL,
         threads: int = 0,
         abort: Callable[[], bool] | None = None,
+        needed: Callable[[], bool] | None = None,
+        doubted: str | None = None,
         known: Known | None = None,
     ) -> Transcript:
         """Text of int16 mono PCM at 16 kHz, on this thread.
 
         ``language`` is a code or ``AUTO``. But for a final the last window, which may grow, is decoded once, whatever
-        the guard thinks of it; what it doubts is left out of one that is early or asked for once. ``threads`` 0 takes
-        those of the ``params``. ``known`` is the call's: its windows are not decoded again, and it is given those of
-        this turn.
+        the guard thinks of it; what it doubts is left out. ``needed`` tells whether one that began early is wanted as a
+        final by now; ``doubted`` is what was found early and not taken: the least context is passed over. ``threads``
+        0 takes those of the ``params``. ``known`` is the call's: its windows are not decoded again, and it is given
+        those of this turn.
 
         Raises ``Aborted`` when ``abort`` says so and ``InferenceError`` when Whisper fails.
         """
         samples = pcm.astype(np.float32) / 32768.0
         sure = 1.0
         if is_silent(self._policy, samples):
-            return Transcript("", (), language, 0.0 if language == AUTO else 1.0, 0, 0, 0, False)
+            return Transcript("", (), language, 0.0 if language == AUTO else 1.0, 0, 0, 0)
         if language == AUTO:
             language, sure = self._detect(samples)
         *complete, last = windows(self._policy, samples)
@@ -172,14 +182,21 @@ class Transcriber:
         keys = [_key(piece, language, prompt) for piece in complete]
         for key, piece in zip(keys, complete, strict=True):
             if key not in known:
-                known[key] = self._window(piece, params, False, abort)
+                known[key] = self._window(piece, params, abort)
                 fresh.append(known[key])
             found.append(known[key])
         for key in known.keys() - set(keys):
             del known[key]
-        partial, hasty = urgency is Urgency.PARTIAL, urgency in (Urgency.EARLY, Urgency.ONCE)
-        newest = self._window(last, params, urgency is not Urgency.FINAL, abort, timed=not partial)
-        found.append(replace(newest, text="", words=()) if hasty and newest.doubtful else newest)
+        partial = urgency is Urgency.PARTIAL
+        newest = self._window(
+            last,
+            params,
+            abort,
+            once=lambda: urgency is not Urgency.FINAL and not (needed is not None and needed()),
+            doubted=doubted,
+            timed=not partial,
+        )
+        found.append(replace(newest, text="", words=()) if newest.doubtful else newest)
         fresh.append(newest)
         words: list[SpokenWord] = []
         start = 0
@@ -194,20 +211,21 @@ class Transcriber:
             sum(window.decodings for window in fresh),
             len(fresh),
             sum(window.cut for window in fresh),
-            any(window.doubtful for window in found),
+            newest.text if newest.doubtful else None,
         )
 
     def _window(
         self,
         samples: npt.NDArray[np.float32],
         params: DecodeParams,
-        once: bool,
         abort: Callable[[], bool] | None,
         *,
+        once: Callable[[], bool] = lambda: False,
+        doubted: str | None = None,
         timed: bool = True,
     ) -> Window:
         params = replace(params, token_timestamps=timed)
-        verdict, tokens, count = self._decode(samples, params, once, abort)
+        verdict, tokens, count = self._decode(samples, params, once, doubted, abort)
         words = () if not timed or not verdict.text else tuple(words_of(tokens[: verdict.kept], params.language))
         return Window(verdict.text, words, count, verdict.cut, verdict.retry)
 
@@ -215,14 +233,16 @@ class Transcriber:
         self,
         samples: npt.NDArray[np.float32],
         params: DecodeParams,
-        once: bool,
+        once: Callable[[], bool],
+        doubted: str | None,
         abort: Callable[[], bool] | None,
     ) -> tuple[Verdict, list[Token], int]:
         """The last verdict, what it was about, and how many decodings it took."""
         cap = token_cap(self._policy, len(samples), self._max_tokens)
         steps = context_steps(self._policy, len(samples), self._model.n_audio_ctx, self._audio_ctx, self._contexts)
-        steps = steps[:1] if once else steps
-        count = 0
+        if doubted is not None and len(steps) > 1:
+            steps = steps[1:]
+        count, before = 0, doubted
         for step in steps:
             count += 1
             if abort is not None and abort():  # whisper.cpp asks only after its encoder
@@ -239,8 +259,13 @@ class Transcriber:
             seconds = len(samples) / SAMPLE_RATE
             spoken = [Spoken(token.raw, token.logprob) for token in tokens]
             verdict = judge(self._policy, spoken, seconds, cap, no_speech, step == 0)
-            if not verdict.retry:
+            if not verdict.retry or once():
                 break
+            if verdict.doubt is Doubt.IMPROBABLE and before is not None and same_words(verdict.text, before):
+                # Heard twice: the whole context would have it the same, and takes longest.
+                verdict = judge(self._policy, spoken, seconds, cap, no_speech, last=True)
+                break
+            before = verdict.text
             _log.debug("not sure after %d positions: %s", step, verdict.doubt.value)
         return verdict, tokens, count
 

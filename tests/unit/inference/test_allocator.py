@@ -33,6 +33,31 @@ def test_freed_blocks_leave_the_process() -> None:
     libc.free(blocks[-1])
 
 
+def test_what_is_freed_is_kept_until_it_is_given_back() -> None:
+    """In a process of its own, as it cannot be undone."""
+    program = """
+import ctypes
+from aiphone.inference.allocator import return_freed_memory, share_one_heap
+share_one_heap()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+block = libc.malloc(30_000_000)
+ctypes.memset(block, 1, 30_000_000)
+full = resident()
+libc.free(block)
+kept = resident()
+return_freed_memory()
+print(full - kept < 1_000_000, full - resident() > 25_000_000)
+"""
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        return
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["True", "True"]
+
+
 def test_threads_share_one_heap() -> None:
     """In a process of its own, as it cannot be undone."""
     program = """

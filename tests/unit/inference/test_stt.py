@@ -36,6 +36,11 @@ def segment(text: str, logprob: float = -0.1, no_speech: float = 0.0) -> Segment
     return Segment(text, 0.0, 1.0, no_speech, tokens)
 
 
+def better_with_context(params: DecodeParams, _stop: object) -> list[Segment]:
+    """What a model hears that is sure of nothing but what it heard with the whole context."""
+    return [segment("good text", -0.1) if params.audio_ctx == 0 else segment(f"bad {params.audio_ctx}", -0.8)]
+
+
 class FakeState:
     """Says what its model's script says; can be held up."""
 
@@ -226,7 +231,7 @@ def test_a_doubtful_early_final_is_decoded_again_only_when_it_is_needed(
     make: Callable[..., Bench], in_time: bool
 ) -> None:
     bench = make()
-    bench.model.answer = lambda params, _stop: [segment("good text", -0.1 if params.audio_ctx == 0 else -2.0)]
+    bench.model.answer = better_with_context
     gate = bench.model.hold()
     bench.stt.submit("c1", 1, voice(), Urgency.EARLY)
     bench.started()
@@ -241,6 +246,10 @@ def test_a_doubtful_early_final_is_decoded_again_only_when_it_is_needed(
         bench.stt.insist("c1", 1, voice())
     events = bench.inbox.wait(1 if in_time else 2)
     assert texts(events)[-1] == ("c1", 1, "good text")
+    # The least context is tried once, whether or not the text was needed before the doubt.
+    assert [params.audio_ctx for _, _, params in bench.model.asked[0 if in_time else 4 :]] == (
+        [192, 512, 0] if in_time else [512, 0]
+    )
 
 
 def test_without_a_free_core_early_finals_and_partials_are_dropped_and_insisting_brings_the_final(
@@ -275,7 +284,7 @@ def test_a_call_alone_has_all_threads_and_leaves_a_core_to_calls_that_spoke_late
 
 def test_doubtful_text_is_decoded_with_more_context(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.model.answer = lambda params, _stop: [segment("good text", -0.1 if params.audio_ctx == 0 else -2.0)]
+    bench.model.answer = better_with_context
     bench.stt.submit("c1", 1, voice())
     (event,) = bench.inbox.wait(1)
     assert isinstance(event, Transcribed)
@@ -284,9 +293,26 @@ def test_doubtful_text_is_decoded_with_more_context(make: Callable[..., Bench]) 
     assert bench.stt.status()["retried"] == 1
 
 
+@pytest.mark.parametrize(("logprob", "text"), [(-0.8, "Same words."), (-2.0, "")])
+def test_what_is_heard_twice_is_taken_if_it_is_credible(make: Callable[..., Bench], logprob: float, text: str) -> None:
+    bench = make()
+    bench.model.answer = lambda params, _stop: [
+        segment("same words" if params.audio_ctx == 192 else "Same words.", logprob)
+    ]
+    bench.stt.submit("c1", 1, voice())
+    bench.inbox.wait(1)
+    bench.stt.submit("c1", 2, voice(), Urgency.EARLY)
+    bench.stt.submit("c2", 1, voice())
+    bench.inbox.wait(2)
+    bench.stt.insist("c1", 2, voice())
+    assert texts(bench.inbox.wait(3)) == [("c1", 1, text), ("c2", 1, text), ("c1", 2, text)]
+    contexts = [params.audio_ctx for _, _, params in bench.model.asked]
+    assert contexts == [192, 512, 192, 192, 512, 512]
+
+
 def test_contexts_with_padding_have_states_to_themselves(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.model.answer = lambda params, _stop: [segment("good text", -0.1 if params.audio_ctx == 0 else -2.0)]
+    bench.model.answer = better_with_context
     for call in ("c1", "c2"):
         bench.stt.submit(call, 1, voice())
     bench.inbox.wait(2)
@@ -409,7 +435,7 @@ def test_a_gpu_without_flash_attention_takes_any_context(
 
 def test_flash_attention_uses_a_few_contexts_only(make: Callable[..., Bench]) -> None:
     bench = make(use_gpu=False)
-    bench.model.answer = lambda _params, _stop: [segment("doubtful", -2.0)]
+    bench.model.answer = better_with_context
     bench.stt.submit("c1", 1, voice(4))
     bench.inbox.wait(1)
     assert [params.audio_ctx for _, _, params in bench.model.asked] == [256, 640, 0]
