@@ -98,14 +98,14 @@ class Ours:
     """The native buffer, with what ``hearing.pyx`` does with its advice: time-scaling of the sound that waits.
 
     A step comes when what was played is over, in a grid of 2 ms. The sound itself is not simulated. In a pause a length
-    from 2.5 to 15 ms (drawn: noise is most like itself anywhere) is taken or added in a step; in speech, once in 20 ms, a
-    pitch period of 7 ms, where two neighbouring ones are alike enough: taken to be so in 4 of 10 cases, and in 7 of 10
-    when the delay is far too long.
+    from 2.5 to 15 ms (drawn: noise is most like itself anywhere) is taken or added in a step; in speech, once in 20 ms,
+    a pitch period of 7 ms, where two neighbouring ones are alike enough: taken to be so in 4 of 10 cases, and in 7 of
+    10 when the delay is far too long.
     """
 
     step = 0.002
     FRAME, GRID, PIECE, PIECE_LATER, PAUSE, LEAST, MOST, PITCH = 160, 16, 16, 160, 960, 20, 120, 56
-    OVER = 1.0
+    OVER = 4.0
     ALIKE: ClassVar[dict[str, float]] = {"grow": 0.4, "shrink": 0.4, "shrink now": 0.7}
 
     def __init__(self, trace: Trace, **options: float) -> None:
@@ -334,7 +334,9 @@ def candidates() -> dict[str, list[Make] | None]:
     quantiles = (0.90, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.996, 0.998, 0.9995)
     return {
         "ours": [
-            ours({"quantile": q, "min_ms": m, "start_ms": s}) for m, s in ((0.0, 4.0), (10.0, 40.0)) for q in quantiles
+            ours({"quantile": q, "min_ms": m, "start_ms": s})
+            for m, s in ((0.0, 4.0), (0.0, 40.0), (10.0, 40.0))
+            for q in quantiles
         ],
         "pjsua2": None
         if pjmedia.load() is None

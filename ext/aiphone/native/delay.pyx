@@ -151,3 +151,4 @@ cdef int delay_advice(const Delay* d, double delay) noexcept nogil:
     if delay > d.target + SHRINK_AT_ONCE:
         return DELAY_SHRINK_NOW
     return DELAY_SHRINK if delay > d.target + SHRINK_ABOVE else DELAY_KEEP
+

@@ -26,7 +26,8 @@ from aiphone.native.delay cimport (
 )
 
 cdef double RESYNC_MS = 2000.0
-cdef double SLACK_MS = 20.0        # rule 4: this much over the target counts as near
+cdef double SLACK_MS = 80.0        # rule 4: this much over the target counts as near
+cdef double STEP_MS = 20.0         # rule 5: what a step may add
 cdef double SAME_MS = 0.01         # what sums of times may be off
 cdef double PAUSE_SHRINK_MS = 25.0 # more than the step of 20 ms that it takes, so that it does not alternate
 cdef enum:
@@ -179,7 +180,7 @@ cdef int nothing(Jitter* j, int* samples) noexcept nogil:
 
 cdef JitterPacket* due(Jitter* j, double now) noexcept nogil:
     # The packet to look at, after giving up those whose time has passed (rules 4 and 5).
-    cdef double config_max = j.delay.config.max_ms + SLACK_MS
+    cdef double config_max = j.delay.config.max_ms + STEP_MS
     cdef double limit = config_max
     cdef JitterPacket* p = oldest(j)
     if j.playing and j.empty_run < STALL:
@@ -333,3 +334,4 @@ cdef class JitterBuffer:
     def resynchronised(self):
         """Jumps of the sender's clock."""
         return self._jitter.resynchronised
+
