@@ -105,7 +105,7 @@ class Ours:
 
     step = 0.002
     FRAME, GRID, PIECE, PIECE_LATER, PAUSE, LEAST, MOST, PITCH = 160, 16, 16, 160, 960, 20, 120, 56
-    OVER = 4.0
+    OVER, PATIENCE = 4.0, 240
     ALIKE: ClassVar[dict[str, float]] = {"grow": 0.4, "shrink": 0.4, "shrink now": 0.7}
 
     def __init__(self, trace: Trace, **options: float) -> None:
@@ -130,7 +130,7 @@ class Ours:
     def fill(self, now: float) -> None:
         while self.waiting < self.GRID:
             why, seq, samples = self.buffer.get(now, self.PIECE_LATER if self.empty > self.PAUSE else self.PIECE)
-            self.empty = self.empty + samples if why == "empty" else 0
+            self.empty = 0 if why == "normal" else self.empty + samples * (why == "empty")
             if seq is not None:
                 self.last = seq - 65536
             elif why == "empty" and self.last >= 0:
@@ -162,16 +162,18 @@ class Ours:
         advice = self.buffer.advice(now, self.waiting)
         if advice == "keep" or self.waiting < 80:
             return
-        head = next((seq for seq, _ in self.sound if seq >= 0), -1)
+        head = next((seq for seq, _ in self.sound if seq >= 0), self.last)
         quiet = head >= 0 and not self.speech[head]
         apart = abs(self.buffer.delay_ms(now, self.waiting) - self.buffer.target_ms)
         most = min(int((apart + self.OVER) * 8), self.MOST)
         if advice != "grow":
             most = min(most, self.waiting - 40)
         change = self.random.randint(self.LEAST, max(most, self.LEAST)) if quiet else self.PITCH
-        if change > most or change < self.LEAST:
+        if (advice == "shrink" and self.unscaled < 0) or (not quiet and 0 <= self.unscaled < self.FRAME):
             return
-        if not quiet and (self.unscaled < self.FRAME or self.random.random() >= self.ALIKE[advice]):
+        if change > most or change < self.LEAST or not (quiet or self.random.random() < self.ALIKE[advice]):
+            if advice == "shrink":
+                self.unscaled = -self.PATIENCE
             return
         if advice == "grow":
             self.sound.appendleft((-1, change))

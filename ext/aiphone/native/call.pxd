@@ -182,7 +182,7 @@ cdef struct Call:
     Frame frame             # being filled
     int framed              # samples of it
     int64_t frames_made
-    int64_t unscaled        # timestamp units played since time-scaling was last used
+    int64_t unscaled        # timestamp units played since time-scaling was last used; negative: not to be tried yet
     int64_t concealed       # timestamp units
     int64_t maybe_concealed # the same since the buffer ran empty: late packets, or the sender pauses
     double quietest         # mean square of the quietest frame of this and of the last window

@@ -18,7 +18,7 @@ from aiphone.native.call cimport (
     EAR_GRID, EAR_SLOTS, FRAME, FRAME_COMFORT_NOISE, FRAME_CONCEALED, FRAME_NO_PACKET, FRAME_STRETCHED, LINE_FRAME, PT_CN,
     PT_G722, PT_PCMA, Call, Core, mean_square, next_random,
 )
-from aiphone.native.delay cimport DELAY_GROW, DELAY_KEEP, DELAY_SHRINK_NOW
+from aiphone.native.delay cimport DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW
 from aiphone.native.g711 cimport alaw_decode, ulaw_decode
 from aiphone.native.g722 cimport g722_decode, g722_decoder_reset
 from aiphone.native.jitter cimport (
@@ -47,6 +47,7 @@ cdef enum:
     FLOOR_FRAMES = 75       # the background is the quietest frame of the last 1.5 to 3 s
     AUDIBLE_GAP = 960       # timestamp units until concealment has faded out: 120 ms
     LEAST_TO_SCALE = 80     # timestamp units
+    PATIENCE = 240          # timestamp units
     PIECE = 16              # timestamp units that are made up before the buffer is asked again,
     PIECE_LATER = 160       # and when nothing has come for longer than AUDIBLE_GAP
 
@@ -186,19 +187,25 @@ cdef void adapt_delay(Call* c, double due) noexcept nogil:
     cdef bint quiet
     if advice == DELAY_KEEP or c.sound.waiting < LEAST_TO_SCALE * scale(c):
         return
+    # The search costs as much as all the rest of a step: where nothing was alike enough the next try may wait.
+    if advice == DELAY_SHRINK and c.unscaled < 0:
+        return
     quiet = is_quiet(c)
-    if quiet or c.unscaled >= LINE_FRAME:
-        # Not much beyond the target, or the next step would undo it.
-        most = <int>((fabs(delay_of(c, due) - c.jitter.delay.target) + OVER_TARGET_MS) * c.sound.rate / 1000)
-        if advice == DELAY_GROW:
-            changed = stretch_lengthen(&c.sound, most, ANY if quiet else SAME)
-            count(&c.stats.lengthened, changed * (1 if c.wide else 2))
-        else:
-            changed = stretch_shorten(&c.sound, most, ANY if quiet else (SIMILAR if advice == DELAY_SHRINK_NOW else SAME))
-            count(&c.stats.shortened, changed * (1 if c.wide else 2))
-        if changed:
-            c.sound_flags |= FRAME_STRETCHED
-            c.unscaled = 0
+    if not quiet and 0 <= c.unscaled < LINE_FRAME:
+        return
+    # Not much beyond the target, or the next step would undo it.
+    most = <int>((fabs(delay_of(c, due) - c.jitter.delay.target) + OVER_TARGET_MS) * c.sound.rate / 1000)
+    if advice == DELAY_GROW:
+        changed = stretch_lengthen(&c.sound, most, ANY if quiet else SAME)
+        count(&c.stats.lengthened, changed * (1 if c.wide else 2))
+    else:
+        changed = stretch_shorten(&c.sound, most, ANY if quiet else (SIMILAR if advice == DELAY_SHRINK_NOW else SAME))
+        count(&c.stats.shortened, changed * (1 if c.wide else 2))
+    if changed:
+        c.sound_flags |= FRAME_STRETCHED
+        c.unscaled = 0
+    elif advice == DELAY_SHRINK:
+        c.unscaled = -PATIENCE
 
 
 cdef void frame_done(Core* core, Call* c) noexcept nogil:

@@ -335,3 +335,4 @@ cdef class JitterBuffer:
         """Jumps of the sender's clock."""
         return self._jitter.resynchronised
 
+
