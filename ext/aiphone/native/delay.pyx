@@ -153,3 +153,4 @@ cdef int delay_advice(const Delay* d, double delay) noexcept nogil:
     return DELAY_SHRINK if delay > d.target + SHRINK_ABOVE else DELAY_KEEP
 
 
+

@@ -336,3 +336,4 @@ cdef class JitterBuffer:
         return self._jitter.resynchronised
 
 
+
