@@ -10,8 +10,8 @@ played, late, so they are no loss, and the delay goes back at once when it was t
 histogram. But stalls that come again and again are heard each time. So their heights and times are remembered, and
 from the second within ten seconds on the target covers them, for as long as the next one may be expected.
 
-How many packets truly come too late depends on more than the target: a tick waits for them up to 20 ms longer, the
-delay changes only where nobody hears it. So the quantile is steered by the share of late packets that is seen.
+How many packets truly come too late depends on more than the target: one that comes late makes the delay longer for
+those behind it, and the delay changes only where nobody hears it. So the quantile is steered by the share of late packets that is seen.
 
 The base is a minimum over a sliding window, so it follows a sender whose clock runs fast or slow.
 """
@@ -151,6 +151,3 @@ cdef int delay_advice(const Delay* d, double delay) noexcept nogil:
     if delay > d.target + SHRINK_AT_ONCE:
         return DELAY_SHRINK_NOW
     return DELAY_SHRINK if delay > d.target + SHRINK_ABOVE else DELAY_KEEP
-
-
-

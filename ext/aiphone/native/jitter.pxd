@@ -45,7 +45,6 @@ cdef struct Jitter:
     int64_t last            # sequence number of the last packet played or given up
     int64_t next            # timestamp that is due
     int empty_run           # timestamp units since the buffer ran empty
-    int samples             # of the last packet, timestamp units
     # Statistics.
     int64_t late
     int64_t overflowed
@@ -62,8 +61,6 @@ cdef void jitter_pass(Jitter* j, int64_t seq) noexcept nogil
 # timestamp scale the step covers: `piece` where nothing is known to be there. MISSING: *packet is the one after the
 # gap, which stays in the buffer.
 cdef int jitter_get(Jitter* j, double now, int piece, JitterPacket** packet, int* samples) noexcept nogil
-# Whether the next step would be NORMAL.
-cdef bint jitter_ready(Jitter* j, double now) noexcept nogil
 # How far what is heard runs behind the shortest transit, ms, when `waiting` timestamp units were taken and are not yet
 # played. Only when playing.
 cdef double jitter_delay_ms(const Jitter* j, double now, int waiting) noexcept nogil

@@ -242,18 +242,9 @@ cdef int jitter_get(Jitter* j, double now, int piece, JitterPacket** packet, int
     p.state = FREE
     j.last = p.seq
     j.next = p.timestamp + p.samples
-    j.samples = p.samples
     j.empty_run = 0
     packet[0] = p
     return JITTER_NORMAL
-
-
-cdef bint jitter_ready(Jitter* j, double now) noexcept nogil:
-    cdef JitterPacket* p
-    if not j.playing:
-        return False
-    p = due(j, now)
-    return p is not NULL and p.timestamp <= j.next
 
 
 RESULTS = {JITTER_NORMAL: "normal", JITTER_MISSING: "missing", JITTER_PREFETCHING: "prefetching",
@@ -303,10 +294,6 @@ cdef class JitterBuffer:
             return RESULTS[result], p.seq, p.samples
         return RESULTS[result], None, samples
 
-    def ready(self, double now):
-        """Whether the next step would bring a packet."""
-        return bool(jitter_ready(self._jitter, now))
-
     def advice(self, double now, int waiting=0):
         """``"keep"``, ``"grow"``, ``"shrink"`` or ``"shrink now"``; ``waiting`` timestamp units are not yet played."""
         return ADVICE[jitter_advice(self._jitter, now, waiting)]
@@ -334,6 +321,3 @@ cdef class JitterBuffer:
     def resynchronised(self):
         """Jumps of the sender's clock."""
         return self._jitter.resynchronised
-
-
-
