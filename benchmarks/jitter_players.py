@@ -42,6 +42,8 @@ class Result:
 
     late: float
     """Share of the speech packets that arrived and were not heard, or were waited for in silence."""
+    late_by_length: float
+    """The same, where a wait of 2 ms counts as a tenth of a packet and not as one."""
     delay: float
     """Mean time from the shortest transit to the sound, seconds, over the speech packets heard."""
 
@@ -69,7 +71,7 @@ def judge(trace: Trace, heard: dict[int, float], holes: list[tuple[int, int]] | 
     came = trace.came
     total = int(came.sum())
     played = [s for s in heard if s < len(came) and came[s]]
-    stood = 0.0
+    stood = length = 0.0
     ordered = sorted(heard)
     heard_after = dict(itertools.pairwise(ordered))
     if holes is not None:
@@ -85,13 +87,15 @@ def judge(trace: Trace, heard: dict[int, float], holes: list[tuple[int, int]] | 
             left = samples / 160 - (other - after - 1)
             if left > 0.0:
                 stood += max(1.0, left)
+                length += left
     for one, other in itertools.pairwise(ordered) if holes is None else ():
         # Sound came later than its place after the one before: in speech that is a hole.
         extra = (heard[other] - heard[one]) / FRAME - (other - one)
         if extra > 0.9 and trace.speech[one] and trace.speech[other] and other - one < 10:
             stood += extra
     delay = sum(heard[s] - trace.sent[s] - trace.shortest for s in played) / max(1, len(played))
-    return Result((total - len(played) + stood) / total, delay)
+    dropped = total - len(played)
+    return Result((dropped + stood) / total, (dropped + (length if holes is not None else stood)) / total, delay)
 
 
 class Ours:
