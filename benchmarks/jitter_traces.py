@@ -157,6 +157,11 @@ def traces(seconds: float = 300.0, seed: int = 1050) -> list[Trace]:
     return made
 
 
+def best_fixed(trace: Trace, late: float) -> float:
+    """The lowest delay (seconds over the shortest transit) that is the same all the time and good enough."""
+    return float(np.quantile((trace.arrival - trace.sent - trace.shortest)[trace.came], 1.0 - late, method="higher"))
+
+
 def optimum(trace: Trace, late: float, step: float = 0.0, phase: float = 0.0) -> float:
     """Lowest mean delay (seconds over the shortest transit) at which at most ``late`` of the packets are late.
 

@@ -77,7 +77,7 @@ class MediaStats:
     duplicated: int
     reordered: int
     concealed: int
-    """Frames of 20 ms in which concealment was heard."""
+    """What loss and lateness left out and concealment made up, in frames of 20 ms; the end of a stream is neither."""
     lengthened_ms: float
     """Sound added by time-scaling because the delay had to grow."""
     shortened_ms: float

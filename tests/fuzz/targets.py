@@ -113,11 +113,13 @@ def run_jitter(data: bytes) -> None:
         elif head < 0x80:
             buffer.skip(seq + (head & 0xF))
         elif head < 0xF8:
-            now += 0.02
-            why, _, samples = buffer.get(now)
+            # Steps as hearing makes them: a slot, a part of a tick, a tick.
+            now += (0.002, 0.006, 0.02, 0.02)[head & 3]
+            piece = (16, 16, 48, 160)[head >> 2 & 3]
+            why, _, samples = buffer.get(now, piece)
             assert why in ("normal", "missing", "prefetching", "empty")
             assert 0 < samples <= 8 * 160
-            buffer.advice(now)
+            buffer.advice(now, head & 0x70)
         else:
             now += reader.number(2) / 1000
 
@@ -313,6 +315,13 @@ def engine_seeds() -> list[bytes]:
         talk,
         secret,
         talk + bytes.fromhex("02ffff1d1d33031d1d340102031d1d4d1d"),
+        # Recorded, in single slots, with gaps from 2 ms to 2.5 s, and again.
+        talk
+        + bytes.fromhex("18")
+        + (talk[2:] + bytes.fromhex("0d0d0d3d"))
+        + talk[2:]
+        + bytes.fromhex("5d08186d")
+        + talk[2:],
         bytes.fromhex("000100210009 0b0070") + b"\x80" * 48 + bytes.fromhex("1d1d18021000dd1d0811011d"),
         bytes([0x00, 0x20]) + b"".join(b"\x0a\x00\xc0" + len(s).to_bytes(2, "big") + s + b"\x1d" for s in rtcp_seeds()),
     ]

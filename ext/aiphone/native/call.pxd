@@ -22,6 +22,8 @@ cdef enum:
     PLAYOUT_SAMPLES = 65536 # 4.1 s at 16 kHz
     MAX_PTIME = 480         # 60 ms at 8 kHz
     CNAME_LEN = 16
+    EAR_SLOTS = 10          # the 20 ms of a tick are divided into these
+    EAR_GRID = 16           # 2 ms in timestamp units: from one slot to the next
 
 cdef enum PayloadType:      # RFC 3551
     PT_PCMU = 0
@@ -96,7 +98,7 @@ cdef struct CallStats:
     int64_t late
     int64_t duplicated
     int64_t reordered
-    int64_t concealed       # frames
+    int64_t concealed       # frames' worth of sound that loss or lateness left out
     int64_t lengthened      # samples at 16 kHz
     int64_t shortened
     int64_t strays
@@ -120,12 +122,14 @@ cdef struct CallStats:
 cdef struct Call:
     # Settings.
     int64_t key
-    int slot
+    int slot                # in which it sends
+    int ear                 # in which it hears next: its packets' deadlines decide
     int rtp_fd
     int rtcp_fd
     Stream stream
     char cname[CNAME_LEN]
     Call* next              # in its slot
+    Call* next_ear
     bint live               # the media thread has it
 
     # Shared with Python.
@@ -175,6 +179,12 @@ cdef struct Call:
     bint heard              # a packet was ever played
     double sound_arrival
     int sound_flags
+    Frame frame             # being filled
+    int framed              # samples of it
+    int64_t frames_made
+    int64_t unscaled        # timestamp units played since time-scaling was last used; negative: not to be tried yet
+    int64_t concealed       # timestamp units
+    int64_t maybe_concealed # the same since the buffer ran empty: late packets, or the sender pauses
     double quietest         # mean square of the quietest frame of this and of the last window
     double quietest_before
     double comfort          # amplitude of comfort noise, negative: none

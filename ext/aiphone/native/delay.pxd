@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t
 
 cdef enum:
-    DELAY_BINS = 128        # of DELAY_BIN_MS each
+    DELAY_BINS = 192        # of DELAY_BIN_MS each
     DELAY_WINDOWS = 8       # the shortest transit is the minimum over these
     DELAY_PEAKS = 4         # stalls of the network that are remembered
 
@@ -38,7 +38,6 @@ cdef enum DelayAdvice:
     DELAY_GROW = 1          # insert sound when nobody notices
     DELAY_SHRINK = 2        # drop sound when nobody notices
     DELAY_SHRINK_NOW = 3    # drop sound, noticed or not
-    DELAY_ALIGN = 4         # drop the sound that waits without need, when nobody notices
 
 cdef void delay_init(Delay* d, const DelayConfig* config) noexcept nogil
 # A packet arrived; transit_ms is arrival minus its timestamp. Its delay relative to the shortest transit.
@@ -47,6 +46,5 @@ cdef double delay_update(Delay* d, double transit_ms, double arrival_ms) noexcep
 cdef void delay_seen(Delay* d, bint late) noexcept nogil
 # Forget the transits, keep what was learned about jitter: the sender's clock jumped.
 cdef void delay_rebase(Delay* d, double transit_ms, double arrival_ms) noexcept nogil
-# What to do when packets are waited for until they are `deadline` ms behind the shortest transit, in steps of `step`
-# ms, and what is heard is `slack` ms older than that.
-cdef int delay_advice(const Delay* d, double deadline, double step, double slack) noexcept nogil
+# What to do when sound is played `delay` ms behind the shortest transit.
+cdef int delay_advice(const Delay* d, double delay) noexcept nogil

@@ -10,8 +10,8 @@ played, late, so they are no loss, and the delay goes back at once when it was t
 histogram. But stalls that come again and again are heard each time. So their heights and times are remembered, and
 from the second within ten seconds on the target covers them, for as long as the next one may be expected.
 
-How many packets truly come too late depends on more than the target: a tick waits for them up to 20 ms longer, the
-delay changes only where nobody hears it. So the quantile is steered by the share of late packets that is seen.
+How many packets truly come too late depends on more than the target: one that comes late makes the delay longer for
+those behind it, and the delay changes only where nobody hears it. So the quantile is steered by the share of late packets that is seen.
 
 The base is a minimum over a sliding window, so it follows a sender whose clock runs fast or slow.
 """
@@ -20,14 +20,13 @@ from libc.math cimport floor
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-cdef double BIN_MS = 4.0
+cdef double BIN_MS = 2.0
 cdef double WINDOW_MS = 500.0
 cdef double FORGETTING = 0.998     # for each packet: half of the weight is in the last 350
 cdef double PRIOR = 3.0            # packets that the starting target is worth
 cdef double LATE_WEIGHT = 0.002    # of the newest packet in the share of late ones
-cdef double GROW_BELOW = 5.0       # ms
-cdef double HYSTERESIS = 3.0
-cdef double LEAST_SLACK = 2.5      # the shortest that time-scaling can take
+cdef double GROW_BELOW = 3.0       # ms
+cdef double SHRINK_ABOVE = 2.0
 cdef double SHRINK_AT_ONCE = 80.0
 cdef double STALL_MS = 80.0        # without a packet, after which a late one is no jitter
 cdef double PEAK_MEMORY_MS = 10000.0
@@ -146,12 +145,9 @@ cdef double delay_update(Delay* d, double transit_ms, double arrival_ms) noexcep
     return relative
 
 
-cdef int delay_advice(const Delay* d, double deadline, double step, double slack) noexcept nogil:
-    # One step less must still be enough, or the next advice would be to grow again.
-    if deadline < d.target - GROW_BELOW:
+cdef int delay_advice(const Delay* d, double delay) noexcept nogil:
+    if delay < d.target - GROW_BELOW:
         return DELAY_GROW
-    if deadline > d.target + SHRINK_AT_ONCE:
+    if delay > d.target + SHRINK_AT_ONCE:
         return DELAY_SHRINK_NOW
-    if deadline - step > d.target - GROW_BELOW + HYSTERESIS:
-        return DELAY_SHRINK
-    return DELAY_ALIGN if slack >= LEAST_SLACK else DELAY_KEEP
+    return DELAY_SHRINK if delay > d.target + SHRINK_ABOVE else DELAY_KEEP

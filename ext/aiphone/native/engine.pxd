@@ -2,12 +2,12 @@
 
 from libc.stdint cimport int64_t
 
-from aiphone.native.call cimport Call, Core
+from aiphone.native.call cimport EAR_SLOTS, Call, Core
 from aiphone.native.platform cimport pthread_t
 from aiphone.native.ring cimport Ring
 
 cdef enum:
-    SLOTS = 10              # the 20 ms of a tick are divided into these, 2 ms each
+    SLOTS = EAR_SLOTS       # the 20 ms of a tick are divided into these, 2 ms each
 
 cdef struct Engine:
     # Settings.
@@ -20,6 +20,7 @@ cdef struct Engine:
     # The media thread's own.
     Core core
     Call* slots[SLOTS]
+    Call* ears[SLOTS]
     int64_t number          # slots since the epoch
     double last_frame_wake
     pthread_t thread

@@ -1,8 +1,9 @@
 """The media thread.
 
-One thread without Python owns the sockets and the state of all calls. Its time is a grid of 2 ms slots; every call
-lives in one of ten, so that it is served every 20 ms and the packets of many calls do not leave in one burst. In its
-slot a call first sends (lateness of a sent packet is what a caller hears), then receives and delivers.
+One thread without Python owns the sockets and the state of all calls. Its time is a grid of 2 ms slots. Every call
+sends in one of ten, so that the packets of many calls do not leave in one burst, and hears in the slot in which its
+next packet is due, which moves as the delay of its jitter buffer does. In a slot calls first send (lateness of a sent
+packet is what a caller hears), then receive and deliver.
 
 Python reaches the thread through bounded rings: commands in, events out, and for each call frames out and samples in.
 In the steady state the thread makes no allocation, takes no lock, and no system call but the receive, the send, and
@@ -27,7 +28,7 @@ from libc.string cimport memcpy, memset
 from aiphone.native.alloc cimport counted_calloc, counted_free
 from aiphone.native.alloc import live_allocations  # noqa: F401 - part of this module's interface
 from aiphone.native.call cimport (
-    COMMAND_ADD, COMMAND_DIGITS, COMMAND_REMOVE, COMMAND_TAP, COMMAND_UPDATE, FRAME, INBOUND_FRAMES, LATENESS_BINS,
+    COMMAND_ADD, COMMAND_DIGITS, COMMAND_REMOVE, COMMAND_TAP, COMMAND_UPDATE, EAR_GRID, FRAME, INBOUND_FRAMES, LATENESS_BINS,
     PLAYOUT_SAMPLES, Call, Command, Core, EventRecord, Frame, Stream, call_bytes, call_free, call_new, call_rekey,
     call_stats, call_tap, call_update, emit_pending,
 )
@@ -60,6 +61,12 @@ cdef void unlink(Engine* e, Call* c) noexcept nogil:
     if place[0] is c:
         place[0] = c.next
     c.next = NULL
+    place = &e.ears[c.ear]
+    while place[0] is not NULL and place[0] is not c:
+        place = &place[0].next_ear
+    if place[0] is c:
+        place[0] = c.next_ear
+    c.next_ear = NULL
 
 
 cdef void let_go(Engine* e, Call* c, double now) noexcept nogil:
@@ -79,6 +86,9 @@ cdef void obey(Engine* e, double now) noexcept nogil:
         if command.kind == COMMAND_ADD:
             command.call.next = e.slots[command.call.slot]
             e.slots[command.call.slot] = command.call
+            command.call.ear = command.call.slot
+            command.call.next_ear = e.ears[command.call.ear]
+            e.ears[command.call.ear] = command.call
             call_rekey(command.call, command.crypto_out, command.crypto_in)
             command.call.live = True
         elif command.kind == COMMAND_REMOVE:
@@ -105,6 +115,7 @@ cdef void note_lateness(Core* core, double late) noexcept nogil:
 cdef void run_slot(Engine* e, double due, double now) noexcept nogil:
     cdef Core* core = &e.core
     cdef Call* c
+    cdef Call* following
     cdef int64_t tick = e.number // SLOTS
     cdef int slot = <int>(e.number % SLOTS)
     obey(e, now)
@@ -116,15 +127,19 @@ cdef void run_slot(Engine* e, double due, double now) noexcept nogil:
         if outbound_step(core, c, tick, due) and not e.injected:
             note_lateness(core, clock_now() - due)
         c = c.next
-    c = e.slots[slot]
-    if c is not NULL:
+    if e.slots[slot] is not NULL:
         count(&core.steps, 1)
     if not e.injected:
         now = clock_now()
+    c = e.ears[slot]
+    e.ears[slot] = NULL
     while c is not NULL:
-        inbound_step(core, c, due, now)
+        following = c.next_ear
+        c.ear = (slot + inbound_step(core, c, due, now) // EAR_GRID) % SLOTS
+        c.next_ear = e.ears[c.ear]
+        e.ears[c.ear] = c
         emit_pending(core, c)
-        c = c.next
+        c = following
     if core.events_new:
         core.events_new = False
         wake_signal(&core.event_wake)
@@ -136,11 +151,11 @@ cdef void run_slot(Engine* e, double due, double now) noexcept nogil:
 
 
 cdef void next_slot(Engine* e) noexcept nogil:
-    # Slots without calls are slept through, but commands are looked at once a tick.
+    # Slots without calls are slept through, but commands are looked at once a tick, and frames do not wait.
     cdef int i
     e.number += 1
     for i in range(SLOTS - 1):
-        if e.slots[e.number % SLOTS] is not NULL:
+        if e.slots[e.number % SLOTS] is not NULL or e.ears[e.number % SLOTS] is not NULL or e.core.frames_new:
             return
         e.number += 1
 
@@ -150,6 +165,7 @@ cdef void let_all_go(Engine* e, double now) noexcept nogil:
     cdef Call* c
     obey(e, now)
     for slot in range(SLOTS):
+        e.ears[slot] = NULL
         while e.slots[slot] is not NULL:
             c = e.slots[slot]
             e.slots[slot] = c.next

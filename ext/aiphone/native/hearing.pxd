@@ -2,6 +2,7 @@
 
 from aiphone.native.call cimport Call, Core
 
-# One frame of 20 ms.
-cdef void deliver(Core* core, Call* c, double due) noexcept nogil
+# What is heard from `due` on. Returns how much, in timestamp units: EAR_GRID to a frame, and a multiple of the former.
+# Then it is time for the next.
+cdef int deliver(Core* core, Call* c, double due) noexcept nogil
 cdef void publish(Call* c, double due) noexcept nogil

@@ -1,7 +1,10 @@
-"""What is heard of a call: one frame in each step.
+"""What is heard of a call, a stretch of sound in each step.
 
-Packets become sound at the line's rate (8 kHz, with G.722 16 kHz), which waits in ``sound`` until a frame is full. What
-waits is also what time-scaling works on: the jitter buffer says that the delay should grow or shrink, and here it is
+Packets become sound at the line's rate (8 kHz, with G.722 16 kHz), which waits in ``sound`` until it is its turn. A
+step plays all that waits, and the next step is when that has been heard: a packet is waited for until the slot (2 ms)
+in which it is due, wherever that lies in the tick. What has been played is handed over in frames of 20 ms.
+
+What waits is also what time-scaling works on: the jitter buffer says that the delay should grow or shrink, and here it is
 decided whether anybody would hear it. In a pause every stretch of sound is as good as any other. In speech one pitch
 period is taken or added where two neighbouring ones are nearly the same, and when the delay is far too long, where
 they are somewhat the same.
@@ -12,15 +15,15 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from aiphone.native.call cimport (
-    FRAME, FRAME_COMFORT_NOISE, FRAME_CONCEALED, FRAME_NO_PACKET, FRAME_STRETCHED, LINE_FRAME, PT_CN, PT_G722, PT_PCMA,
-    Call, Core, Frame, mean_square, next_random,
+    EAR_GRID, EAR_SLOTS, FRAME, FRAME_COMFORT_NOISE, FRAME_CONCEALED, FRAME_NO_PACKET, FRAME_STRETCHED, LINE_FRAME, PT_CN,
+    PT_G722, PT_PCMA, Call, Core, mean_square, next_random,
 )
-from aiphone.native.delay cimport DELAY_ALIGN, DELAY_GROW, DELAY_KEEP, DELAY_SHRINK_NOW
+from aiphone.native.delay cimport DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW
 from aiphone.native.g711 cimport alaw_decode, ulaw_decode
 from aiphone.native.g722 cimport g722_decode, g722_decoder_reset
 from aiphone.native.jitter cimport (
-    JITTER_CLOCK, JITTER_MISSING, JITTER_NORMAL, JITTER_PAYLOAD, JitterPacket, jitter_advice, jitter_delay_ms, jitter_get,
-    jitter_ready, jitter_slack,
+    JITTER_CLOCK, JITTER_MISSING, JITTER_NORMAL, JITTER_PAYLOAD, JitterPacket, jitter_advice,
+    jitter_delay_ms, jitter_get,
 )
 from aiphone.native.platform cimport count, store_real, store_relaxed
 from aiphone.native.plc cimport plc_bridge, plc_conceal, plc_good, plc_reset
@@ -30,7 +33,7 @@ from aiphone.native.rtp cimport source_lost
 from aiphone.native.stretch cimport (
     stretch_end, stretch_init, stretch_lengthen, stretch_played, stretch_shorten,
 )
-from aiphone.native.tap cimport tap_end
+from aiphone.native.tap cimport tap_heard
 
 cdef double METER = 0.4
 cdef double QUIET_OVER_FLOOR = 4.0      # 6 dB
@@ -42,8 +45,11 @@ cdef float SAME = 0.9
 cdef float SIMILAR = 0.6
 cdef enum:
     FLOOR_FRAMES = 75       # the background is the quietest frame of the last 1.5 to 3 s
-    AUDIBLE_GAP = 6         # steps until concealment has faded out
-    PAUSE_STRETCHES = 3     # in one step of a pause
+    AUDIBLE_GAP = 960       # timestamp units until concealment has faded out: 120 ms
+    LEAST_TO_SCALE = 80     # timestamp units
+    PATIENCE = 240          # timestamp units
+    PIECE = 16              # timestamp units that are made up before the buffer is asked again,
+    PIECE_LATER = 160       # and when nothing has come for longer than AUDIBLE_GAP
 
 
 cdef inline int scale(const Call* c) noexcept nogil:
@@ -120,12 +126,19 @@ cdef void bridge(Call* c, const JitterPacket* later, short* dst, int n) noexcept
 cdef void next_sound(Call* c, double due) noexcept nogil:
     # A packet's sound, or what stands in for it, joins what waits.
     cdef JitterPacket* p = NULL
-    cdef int samples = 0, result = jitter_get(&c.jitter, due, &p, &samples)
+    cdef int64_t before = c.jitter.next
+    cdef int units = 0, samples, result
+    cdef bint pausing = c.jitter.empty_run > AUDIBLE_GAP or not c.jitter.started
     cdef short* dst
+    result = jitter_get(&c.jitter, due, PIECE_LATER if pausing else PIECE, &p, &units)
     if result == JITTER_NORMAL:
+        # A packet of before what is due came late; one of after it follows a pause of the sender.
+        if c.maybe_concealed and p.timestamp < before:
+            c.concealed += c.maybe_concealed
+        c.maybe_concealed = 0
         play(c, p)
         return
-    samples *= scale(c)
+    samples = units * scale(c)
     dst = stretch_end(&c.sound)
     if result != JITTER_MISSING and c.comfort >= 0.0:
         comfort_noise(c, dst, samples)
@@ -133,11 +146,14 @@ cdef void next_sound(Call* c, double due) noexcept nogil:
     elif c.heard and result == JITTER_MISSING:
         bridge(c, p, dst, samples)
         c.sound_flags |= FRAME_CONCEALED
+        c.concealed += c.maybe_concealed + units
+        c.maybe_concealed = 0
     elif c.heard:
         plc_conceal(c.plc, dst, samples)
         c.sound_flags |= FRAME_NO_PACKET
         if 0 < c.jitter.empty_run <= AUDIBLE_GAP:
             c.sound_flags |= FRAME_CONCEALED
+            c.maybe_concealed += units
     else:
         memset(dst, 0, samples * sizeof(short))
         c.sound_flags |= FRAME_NO_PACKET
@@ -146,94 +162,117 @@ cdef void next_sound(Call* c, double due) noexcept nogil:
 
 
 cdef void note_background(Call* c, double power) noexcept nogil:
-    if c.step % FLOOR_FRAMES == 0:
+    c.frames_made += 1
+    if c.frames_made % FLOOR_FRAMES == 0:
         c.quietest_before = c.quietest
         c.quietest = power
     elif power < c.quietest:
         c.quietest = power
 
 
-cdef bint is_quiet(const Call* c, int frame) noexcept nogil:
-    cdef double power = mean_square(stretch_end(&c.sound) - c.sound.waiting, frame)
+cdef bint is_quiet(const Call* c) noexcept nogil:
+    cdef double power = mean_square(stretch_end(&c.sound) - c.sound.waiting, min(c.sound.waiting, LINE_FRAME * scale(c)))
     return power < ALWAYS_QUIET or power < min(c.quietest, c.quietest_before) * QUIET_OVER_FLOOR
 
 
-cdef void adapt_delay(Call* c, int frame, double due) noexcept nogil:
-    # Time-scaling, as far as the delay asks for it and nobody hears it. A frame waits.
-    cdef int advice = advice_of(c, due), turn = 0, changed, most
+cdef inline void need(Call* c, double due) noexcept nogil:
+    # What waits reaches to the next slot.
+    while c.sound.waiting < EAR_GRID * scale(c):
+        next_sound(c, due)
+
+
+cdef void adapt_delay(Call* c, double due) noexcept nogil:
+    # Time-scaling, as far as the delay asks for it and nobody hears it. In speech once in a frame's time.
+    cdef int advice = advice_of(c, due), changed, most
     cdef bint quiet
-    if advice == DELAY_KEEP:
+    if advice == DELAY_KEEP or c.sound.waiting < LEAST_TO_SCALE * scale(c):
         return
-    quiet = is_quiet(c, frame)
-    while turn < (PAUSE_STRETCHES if quiet else 1):
-        turn += 1
-        # Not much beyond the target, or the next step would undo it.
-        if advice == DELAY_ALIGN:
-            most = jitter_slack(&c.jitter, c.sound.waiting // scale(c)) * scale(c)
-        else:
-            most = <int>((fabs(delay_of(c, due) - c.jitter.delay.target) + OVER_TARGET_MS) * c.sound.rate / 1000)
-        if advice == DELAY_GROW:
-            changed = stretch_lengthen(&c.sound, most, ANY if quiet else SAME)
-            count(&c.stats.lengthened, changed * (1 if c.wide else 2))
-        elif advice == DELAY_ALIGN or jitter_ready(&c.jitter, due):
-            changed = stretch_shorten(&c.sound, most, ANY if quiet else (SIMILAR if advice == DELAY_SHRINK_NOW else SAME))
-            count(&c.stats.shortened, changed * (1 if c.wide else 2))
-        else:
-            return
-        if changed == 0:
-            return
-        c.sound_flags |= FRAME_STRETCHED
-        while c.sound.waiting < frame:
-            next_sound(c, due)
-        if advice_of(c, due) != advice:
-            return
-
-
-cdef void deliver(Core* core, Call* c, double due) noexcept nogil:
-    cdef Frame frame
-    cdef short line[LINE_FRAME]
-    cdef int n, wanted = LINE_FRAME * scale(c)
-    cdef const short* sound
-    cdef double power
-    while c.sound.waiting < wanted:
-        next_sound(c, due)
-        wanted = LINE_FRAME * scale(c)
-    adapt_delay(c, wanted, due)
-    wanted = LINE_FRAME * scale(c)
-    while c.sound.waiting < wanted:
-        next_sound(c, due)
-        wanted = LINE_FRAME * scale(c)
-    sound = stretch_end(&c.sound) - c.sound.waiting
-    if c.wide:
-        memcpy(frame.pcm, sound, FRAME * sizeof(short))
-        if c.tap is not NULL:
-            n = resampler_process(c.tap_down, sound, FRAME, line, LINE_FRAME)
-            tap_end(c.tap, line)
+    # The search costs as much as all the rest of a step: where nothing was alike enough the next try may wait.
+    if advice == DELAY_SHRINK and c.unscaled < 0:
+        return
+    quiet = is_quiet(c)
+    if not quiet and 0 <= c.unscaled < LINE_FRAME:
+        return
+    # Not much beyond the target, or the next step would undo it.
+    most = <int>((fabs(delay_of(c, due) - c.jitter.delay.target) + OVER_TARGET_MS) * c.sound.rate / 1000)
+    if advice == DELAY_GROW:
+        changed = stretch_lengthen(&c.sound, most, ANY if quiet else SAME)
+        count(&c.stats.lengthened, changed * (1 if c.wide else 2))
     else:
-        if c.tap is not NULL:
-            tap_end(c.tap, sound)
-        n = resampler_process(c.up, sound, LINE_FRAME, frame.pcm, FRAME)
-        if n < FRAME:
-            memset(&frame.pcm[max(n, 0)], 0, (FRAME - max(n, 0)) * sizeof(short))
-    stretch_played(&c.sound, wanted)
-    frame.arrival = c.sound_arrival
-    frame.flags = c.sound_flags
-    if c.sound_flags & FRAME_CONCEALED:
-        count(&c.stats.concealed, 1)
-    c.sound_flags = 0
-    power = mean_square(frame.pcm, FRAME)
+        changed = stretch_shorten(&c.sound, most, ANY if quiet else (SIMILAR if advice == DELAY_SHRINK_NOW else SAME))
+        count(&c.stats.shortened, changed * (1 if c.wide else 2))
+    if changed:
+        c.sound_flags |= FRAME_STRETCHED
+        c.unscaled = 0
+    elif advice == DELAY_SHRINK:
+        c.unscaled = -PATIENCE
+
+
+cdef void frame_done(Core* core, Call* c) noexcept nogil:
+    cdef double power = mean_square(c.frame.pcm, FRAME)
+    c.frame.arrival = c.sound_arrival
     note_background(c, power)
     store_real(&c.stats.power_in, c.stats.power_in + METER * (power - c.stats.power_in))
-    if ring_put(&c.frames, &frame, 1) == 1:
+    if ring_put(&c.frames, &c.frame, 1) == 1:
         core.frames_new = True
     else:
         count(&c.stats.frames_lost, 1)
+    c.framed = 0
+    c.frame.flags = 0
+
+
+cdef void hand_over(Core* core, Call* c, const short* sound, int n) noexcept nogil:
+    # n samples at the line's rate, up to a frame, join the frame that is being filled.
+    cdef short pcm[FRAME]
+    cdef int made = n * (1 if c.wide else 2), done = 0, taken
+    if c.wide:
+        memcpy(pcm, sound, n * sizeof(short))
+    else:
+        taken = max(resampler_process(c.up, sound, n, pcm, FRAME), 0)
+        memset(pcm + taken, 0, (made - taken) * sizeof(short))
+    c.frame.flags |= c.sound_flags
+    while done < made:
+        taken = min(made - done, FRAME - c.framed)
+        memcpy(c.frame.pcm + c.framed, pcm + done, taken * sizeof(short))
+        c.framed += taken
+        done += taken
+        if c.framed == FRAME:
+            frame_done(core, c)
+    if c.framed:
+        c.frame.flags |= c.sound_flags
+    c.sound_flags = 0
+
+
+cdef void record(Call* c, const short* sound, int n) noexcept nogil:
+    cdef short line[LINE_FRAME]
+    cdef int made
+    if c.wide:
+        made = max(resampler_process(c.tap_down, sound, n, line, LINE_FRAME), 0)
+        memset(line + made, 0, (n // 2 - made) * sizeof(short))
+        sound, n = line, n // 2
+    tap_heard(c.tap, sound, n, (c.ear + EAR_SLOTS - c.slot) % EAR_SLOTS * EAR_GRID)
+
+
+cdef int deliver(Core* core, Call* c, double due) noexcept nogil:
+    cdef int n
+    need(c, due)
+    adapt_delay(c, due)
+    need(c, due)
+    n = min(c.sound.waiting, LINE_FRAME * scale(c))
+    n -= n % (EAR_GRID * scale(c))
+    if c.tap is not NULL:
+        record(c, stretch_end(&c.sound) - c.sound.waiting, n)
+    hand_over(core, c, stretch_end(&c.sound) - c.sound.waiting, n)
+    stretch_played(&c.sound, n)
+    c.unscaled += n // scale(c)
+    return n // scale(c)
 
 
 cdef void publish(Call* c, double due) noexcept nogil:
     store_relaxed(&c.stats.lost, c.lost_prior + source_lost(&c.rtp))
     store_relaxed(&c.stats.duplicated, c.duplicated_prior + c.rtp.duplicated)
     store_relaxed(&c.stats.reordered, c.reordered_prior + c.rtp.reordered)
+    store_relaxed(&c.stats.concealed, (c.concealed + LINE_FRAME - 1) // LINE_FRAME)
     store_relaxed(&c.stats.late, c.jitter.late + c.jitter.overflowed)
     store_real(&c.stats.jitter_ms, c.rtp.jitter * 1000.0 / JITTER_CLOCK)
     store_real(&c.stats.delay_ms, delay_of(c, due))

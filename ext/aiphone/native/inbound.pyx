@@ -16,7 +16,10 @@ Where audio may come from (a stranger must not be able to take over a call by se
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memset
 
-from aiphone.native.call cimport EVENT_DIGIT, EVENT_TIMED_OUT, PT_CN, PT_G722, PT_PCMA, PT_PCMU, Call, Core, emit, next_random
+from aiphone.native.call cimport (
+    EAR_GRID, EAR_SLOTS, EVENT_DIGIT, EVENT_TIMED_OUT, LINE_FRAME, PT_CN, PT_G722, PT_PCMA, PT_PCMU, Call, Core, emit,
+    next_random,
+)
 from aiphone.native.hearing cimport deliver, publish
 from aiphone.native.jitter cimport (
     JITTER_CLOCK, JITTER_FRAME, JITTER_TOO_LONG, jitter_pass, jitter_put, jitter_reset,
@@ -31,7 +34,7 @@ from aiphone.native.rtp cimport (
     source_lost, source_start, source_update,
 )
 from aiphone.native.srtp cimport CRYPTO_REPLAYED, crypto_unprotect, crypto_unprotect_rtcp
-from aiphone.native.tap cimport tap_end
+from aiphone.native.tap cimport tap_heard
 from aiphone.native.telephone_event cimport event_received
 
 cdef double LOCK_SECONDS = 2.0          # for which the signalled address wins over a learned one
@@ -227,7 +230,8 @@ cdef void receive(Core* core, Call* c, int fd, bint rtcp, double now) noexcept n
         batches += 1
 
 
-cdef void inbound_step(Core* core, Call* c, double due, double now) noexcept nogil:
+cdef int inbound_step(Core* core, Call* c, double due, double now) noexcept nogil:
+    cdef int units = LINE_FRAME
     if c.step == 0:
         c.next_rtcp = due + 2.5 * (0.5 + next_random(&c.noise_seed) / 4294967296.0)
     if c.last_rtp == 0.0:
@@ -237,12 +241,13 @@ cdef void inbound_step(Core* core, Call* c, double due, double now) noexcept nog
         receive(core, c, c.rtcp_fd, True, now)
     c.step += 1
     if c.jitter.started or c.heard:
-        deliver(core, c, due)
+        units = deliver(core, c, due)
         publish(c, due)
     elif c.tap is not NULL:
-        tap_end(c.tap, NULL)
+        tap_heard(c.tap, NULL, units, (c.ear + EAR_SLOTS - c.slot) % EAR_SLOTS * EAR_GRID)
     if c.stream.receive and not c.timed_out and due - c.last_rtp > core.rtp_timeout:
         c.timed_out = True
         emit(core, c, EVENT_TIMED_OUT, 0, due, due - c.last_rtp)
     if due >= c.next_rtcp:
         outbound_rtcp(core, c, due, False)
+    return units

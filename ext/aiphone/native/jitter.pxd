@@ -44,8 +44,7 @@ cdef struct Jitter:
     bint playing            # else prefetching
     int64_t last            # sequence number of the last packet played or given up
     int64_t next            # timestamp that is due
-    int empty_run           # steps since the buffer ran empty
-    int samples             # of the last packet, timestamp units
+    int empty_run           # timestamp units since the buffer ran empty
     # Statistics.
     int64_t late
     int64_t overflowed
@@ -58,15 +57,11 @@ cdef int jitter_put(Jitter* j, int64_t seq, uint32_t timestamp, const unsigned c
                     int payload_type, int samples, double arrival) noexcept nogil
 # This sequence number was no audio (a telephone event): its absence is no loss.
 cdef void jitter_pass(Jitter* j, int64_t seq) noexcept nogil
-# A step at time `now` (seconds). NORMAL: *packet is valid until the next put. MISSING, EMPTY: *samples is how much of
-# the timestamp scale the step covers. MISSING: *packet is the one after the gap, which stays in the buffer.
-cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) noexcept nogil
-# Whether the next step would be NORMAL.
-cdef bint jitter_ready(Jitter* j, double now) noexcept nogil
+# A step at time `now` (seconds). NORMAL: *packet is valid until the next put. Otherwise *samples is how much of the
+# timestamp scale the step covers: `piece` where nothing is known to be there. MISSING: *packet is the one after the
+# gap, which stays in the buffer.
+cdef int jitter_get(Jitter* j, double now, int piece, JitterPacket** packet, int* samples) noexcept nogil
 # How far what is heard runs behind the shortest transit, ms, when `waiting` timestamp units were taken and are not yet
 # played. Only when playing.
 cdef double jitter_delay_ms(const Jitter* j, double now, int waiting) noexcept nogil
 cdef int jitter_advice(const Jitter* j, double now, int waiting) noexcept nogil
-# How many of the `waiting` timestamp units wait without need: packets are taken in whole, so until a whole one is used
-# up, the next would be taken no later if these were not there.
-cdef int jitter_slack(const Jitter* j, int waiting) noexcept nogil

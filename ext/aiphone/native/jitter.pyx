@@ -21,17 +21,19 @@ from libc.string cimport memcpy, memset
 
 from aiphone.native.alloc cimport counted_calloc, counted_free
 from aiphone.native.delay cimport (
-    DELAY_ALIGN, DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW, Delay, DelayConfig, delay_advice, delay_init,
-    delay_rebase, delay_seen, delay_update,
+    DELAY_GROW, DELAY_KEEP, DELAY_SHRINK, DELAY_SHRINK_NOW, Delay, DelayConfig, delay_advice, delay_init, delay_rebase,
+    delay_seen, delay_update,
 )
 
 cdef double RESYNC_MS = 2000.0
-cdef double SLACK_MS = 20.0        # rule 4: this much over the target counts as near
+cdef double SLACK_MS = 80.0        # rule 4: this much over the target counts as near
+cdef double STEP_MS = 20.0         # rule 5: what a step may add
+cdef double SAME_MS = 0.01         # what sums of times may be off
 cdef double PAUSE_SHRINK_MS = 25.0 # more than the step of 20 ms that it takes, so that it does not alternate
 cdef enum:
-    STALL_STEPS = 4                # rule 4: 80 ms without a packet are more than jitter
+    STALL = 4 * JITTER_FRAME       # rule 4: 80 ms without a packet are more than jitter
     JUMP = JITTER_CLOCK            # a gap of more than a second is not waited for
-    RESTART_STEPS = 50             # after a second of nothing the delay is built up again
+    RESTART = JITTER_CLOCK         # after a second of nothing the delay is built up again
     UNITS_PER_MS = JITTER_CLOCK // 1000
     FREE = 0
     AUDIO = 1
@@ -68,31 +70,15 @@ cdef double jitter_delay_ms(const Jitter* j, double now, int waiting) noexcept n
     return behind_ms(j, j.next - waiting, now) if j.playing else 0.0
 
 
-cdef int packet_step(const Jitter* j) noexcept nogil:
-    # The deadline of the packets moves by this much: what a tick and a packet have in common.
-    cdef int a = JITTER_FRAME, b = j.samples
-    while b > 0:
-        a, b = b, a % b
-    return a
-
-
-cdef int jitter_slack(const Jitter* j, int waiting) noexcept nogil:
-    return waiting % packet_step(j)
-
-
 cdef int jitter_advice(const Jitter* j, double now, int waiting) noexcept nogil:
     if not j.playing or j.empty_run:
         return DELAY_KEEP
-    cdef int slack = jitter_slack(j, waiting)
-    return delay_advice(
-        &j.delay, behind_ms(j, j.next - waiting + slack, now), <double>packet_step(j) / UNITS_PER_MS,
-        <double>slack / UNITS_PER_MS,
-    )
+    return delay_advice(&j.delay, behind_ms(j, j.next - waiting, now))
 
 
-cdef inline int step_advice(const Jitter* j, double delay) noexcept nogil:
-    # In the buffer itself whole steps are made.
-    return delay_advice(&j.delay, delay, <double>JITTER_FRAME / UNITS_PER_MS, 0.0)
+cdef inline int missing_delay(const Jitter* j, double delay) noexcept nogil:
+    # Timestamp units that bring the delay to its target, a frame at most.
+    return <int>min((j.delay.target - delay) * UNITS_PER_MS + 0.999, <double>JITTER_FRAME)
 
 
 cdef JitterPacket* oldest(Jitter* j) noexcept nogil:
@@ -183,22 +169,21 @@ cdef void jitter_pass(Jitter* j, int64_t seq) noexcept nogil:
 
 cdef int nothing(Jitter* j, int* samples) noexcept nogil:
     # Rules 3 and 4: a step without a packet.
-    samples[0] = JITTER_FRAME
     if not j.playing:
         return JITTER_EMPTY
-    j.next += JITTER_FRAME
-    j.empty_run += 1
-    if j.empty_run >= RESTART_STEPS:
+    j.next += samples[0]
+    j.empty_run += samples[0]
+    if j.empty_run >= RESTART:
         j.playing = False
     return JITTER_EMPTY
 
 
 cdef JitterPacket* due(Jitter* j, double now) noexcept nogil:
     # The packet to look at, after giving up those whose time has passed (rules 4 and 5).
-    cdef double config_max = j.delay.config.max_ms + SLACK_MS
+    cdef double config_max = j.delay.config.max_ms + STEP_MS
     cdef double limit = config_max
     cdef JitterPacket* p = oldest(j)
-    if j.playing and j.empty_run < STALL_STEPS:
+    if j.playing and j.empty_run < STALL:
         limit = min(limit, j.delay.target + SLACK_MS)
     while p is not NULL:
         if behind_ms(j, p.timestamp, now) > config_max:
@@ -213,12 +198,12 @@ cdef JitterPacket* due(Jitter* j, double now) noexcept nogil:
     return NULL
 
 
-cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) noexcept nogil:
+cdef int jitter_get(Jitter* j, double now, int piece, JitterPacket** packet, int* samples) noexcept nogil:
     cdef JitterPacket* p
     cdef int64_t gap
     cdef double delay
+    samples[0] = piece
     if not j.started:
-        samples[0] = JITTER_FRAME
         return JITTER_EMPTY
     p = due(j, now)
     if p is NULL:
@@ -226,8 +211,9 @@ cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) 
     if j.playing and p.timestamp - j.next > JUMP:
         j.playing = False
     if not j.playing:
-        samples[0] = JITTER_FRAME
-        if behind_ms(j, p.timestamp, now) < j.delay.target:
+        delay = behind_ms(j, p.timestamp, now)
+        if delay < j.delay.target - SAME_MS:
+            samples[0] = missing_delay(j, delay)
             return JITTER_PREFETCHING
         j.playing = True
         j.next = p.timestamp
@@ -237,15 +223,15 @@ cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) 
         delay = behind_ms(j, j.next, now)
         if lost_before(j, p):
             # While the delay must grow, the place of a lost packet is a good one to do it.
-            if step_advice(j, delay) == DELAY_GROW:
-                samples[0] = JITTER_FRAME
+            if delay_advice(&j.delay, delay) == DELAY_GROW:
+                samples[0] = missing_delay(j, delay)
             else:
                 j.next += samples[0]
             packet[0] = p
             return JITTER_MISSING
         # A pause of the sender: here the delay may change as it likes.
-        if step_advice(j, delay) == DELAY_GROW:
-            samples[0] = JITTER_FRAME
+        if delay_advice(&j.delay, delay) == DELAY_GROW:
+            samples[0] = missing_delay(j, delay)
         elif delay > j.delay.target + PAUSE_SHRINK_MS:
             j.next += <int>min(gap, <int64_t>2 * JITTER_FRAME)
         else:
@@ -256,25 +242,15 @@ cdef int jitter_get(Jitter* j, double now, JitterPacket** packet, int* samples) 
     p.state = FREE
     j.last = p.seq
     j.next = p.timestamp + p.samples
-    j.samples = p.samples
     j.empty_run = 0
     packet[0] = p
     return JITTER_NORMAL
 
 
-cdef bint jitter_ready(Jitter* j, double now) noexcept nogil:
-    cdef JitterPacket* p
-    if not j.playing:
-        return False
-    p = due(j, now)
-    return p is not NULL and p.timestamp <= j.next
-
-
 RESULTS = {JITTER_NORMAL: "normal", JITTER_MISSING: "missing", JITTER_PREFETCHING: "prefetching",
            JITTER_EMPTY: "empty"}
 PUTS = {JITTER_STORED: "stored", JITTER_LATE: "late", JITTER_DUPLICATE: "duplicate", JITTER_TOO_LONG: "too long"}
-ADVICE = {DELAY_KEEP: "keep", DELAY_GROW: "grow", DELAY_SHRINK: "shrink", DELAY_SHRINK_NOW: "shrink now",
-          DELAY_ALIGN: "align"}
+ADVICE = {DELAY_KEEP: "keep", DELAY_GROW: "grow", DELAY_SHRINK: "shrink", DELAY_SHRINK_NOW: "shrink now"}
 
 
 cdef class JitterBuffer:
@@ -309,31 +285,22 @@ cdef class JitterBuffer:
         """This number was no audio."""
         jitter_pass(self._jitter, seq)
 
-    def get(self, double now):
-        """A step: ``(why, sequence number or None, samples)``."""
+    def get(self, double now, int piece=160):
+        """A step, of ``piece`` samples if there is nothing: ``(why, sequence number or None, samples)``."""
         cdef JitterPacket* p = NULL
         cdef int samples = 0
-        cdef int result = jitter_get(self._jitter, now, &p, &samples)
+        cdef int result = jitter_get(self._jitter, now, piece, &p, &samples)
         if result == JITTER_NORMAL:
             return RESULTS[result], p.seq, p.samples
         return RESULTS[result], None, samples
 
-    def ready(self, double now):
-        """Whether the next step would bring a packet."""
-        return bool(jitter_ready(self._jitter, now))
-
     def advice(self, double now, int waiting=0):
-        """``"keep"``, ``"grow"``, ``"shrink"``, ``"shrink now"`` or ``"align"``; ``waiting`` timestamp units are not yet
-        played."""
+        """``"keep"``, ``"grow"``, ``"shrink"`` or ``"shrink now"``; ``waiting`` timestamp units are not yet played."""
         return ADVICE[jitter_advice(self._jitter, now, waiting)]
 
     def delay_ms(self, double now, int waiting=0):
         """How far what is heard runs behind the shortest transit."""
         return jitter_delay_ms(self._jitter, now, waiting)
-
-    def slack(self, int waiting):
-        """How many of the ``waiting`` timestamp units wait without need."""
-        return jitter_slack(self._jitter, waiting)
 
     @property
     def target_ms(self):

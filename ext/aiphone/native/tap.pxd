@@ -10,6 +10,7 @@ cdef enum:
     TAP_FRAME = 320         # the same in stereo
     TAP_FRAMES = 250        # 5 s: how late the recorder may be
     TAP_MOST_OWED = 3000    # 60 s
+    TAP_HEARD = 480         # what is heard of a tick is there when the next begins, and up to 20 ms of that one
 
 cdef struct Tap:
     # Shared with Python.
@@ -17,16 +18,21 @@ cdef struct Tap:
     int64_t missed          # ticks that found the ring full
     int64_t released        # media thread sets it as the last thing it does with the tap
     # The media thread's own.
+    bint begun              # a tick is being filled
     short assistant[TAP_SAMPLES]
+    short heard[TAP_HEARD]
+    int heard_len
+    bint hearing            # heard is in step with the ticks
     int64_t owed            # ticks of silence that must be put first, so that what follows stands at its time
 
 cdef class NativeTap:
     cdef Tap* _tap
 
-# The tick begins: nothing was sent in it yet. `skipped` ticks before it never came.
+# A tick begins, and the one before is complete: nothing was sent in it yet. `skipped` ticks between them never came.
 cdef void tap_begin(Tap* t, int64_t skipped) noexcept nogil
 # What is sent in it: up to TAP_SAMPLES samples.
 cdef void tap_sent(Tap* t, const short* pcm, int n) noexcept nogil
-# The tick ends, with the TAP_SAMPLES samples that were heard in it, or NULL.
-cdef void tap_end(Tap* t, const short* heard) noexcept nogil
+# What is heard from now on (NULL: silence), n up to TAP_SAMPLES; `since` samples after the tick began.
+cdef void tap_heard(Tap* t, const short* pcm, int n, int since) noexcept nogil
+# The last tick is complete.
 cdef void tap_release(Tap* t) noexcept nogil

@@ -8,14 +8,37 @@ be put (the recorder is late) or that never came (the machine slept) is made up 
 import numpy as np
 
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from aiphone.native.alloc cimport counted_calloc, counted_free
 from aiphone.native.platform cimport count, load_acquire, load_relaxed, store_release
 from aiphone.native.ring cimport ring_free, ring_get, ring_init, ring_put, ring_used
 
 
+cdef void put_tick(Tap* t) noexcept nogil:
+    # The tick that was begun, with what was heard in it.
+    cdef short frame[TAP_FRAME]
+    cdef int i, n = min(t.heard_len, <int>TAP_SAMPLES)
+    if t.owed:
+        memset(frame, 0, sizeof(frame))
+        while t.owed and ring_put(&t.frames, frame, 1) == 1:
+            t.owed -= 1
+    for i in range(TAP_SAMPLES):
+        frame[2 * i] = t.heard[i] if i < n else 0
+        frame[2 * i + 1] = t.assistant[i]
+    t.heard_len -= n
+    memmove(t.heard, t.heard + n, t.heard_len * sizeof(short))
+    if t.owed == 0 and ring_put(&t.frames, frame, 1) == 1:
+        return
+    count(&t.missed, 1)
+    if t.owed < TAP_MOST_OWED:
+        t.owed += 1
+
+
 cdef void tap_begin(Tap* t, int64_t skipped) noexcept nogil:
+    if t.begun:
+        put_tick(t)
+    t.begun = True
     memset(t.assistant, 0, sizeof(t.assistant))
     t.owed = min(t.owed + skipped, <int64_t>TAP_MOST_OWED)
 
@@ -24,24 +47,24 @@ cdef void tap_sent(Tap* t, const short* pcm, int n) noexcept nogil:
     memcpy(t.assistant, pcm, min(n, <int>TAP_SAMPLES) * sizeof(short))
 
 
-cdef void tap_end(Tap* t, const short* heard) noexcept nogil:
-    cdef short frame[TAP_FRAME]
-    cdef int i
-    if t.owed:
-        memset(frame, 0, sizeof(frame))
-        while t.owed and ring_put(&t.frames, frame, 1) == 1:
-            t.owed -= 1
-    for i in range(TAP_SAMPLES):
-        frame[2 * i] = heard[i] if heard is not NULL else 0
-        frame[2 * i + 1] = t.assistant[i]
-    if t.owed == 0 and ring_put(&t.frames, frame, 1) == 1:
+cdef void tap_heard(Tap* t, const short* pcm, int n, int since) noexcept nogil:
+    if not t.begun:
         return
-    count(&t.missed, 1)
-    if t.owed < TAP_MOST_OWED:
-        t.owed += 1
+    if not t.hearing:
+        t.hearing = True
+        memset(t.heard, 0, since * sizeof(short))
+        t.heard_len = since
+    n = min(n, <int>TAP_HEARD - t.heard_len)
+    if pcm is NULL:
+        memset(t.heard + t.heard_len, 0, n * sizeof(short))
+    else:
+        memcpy(t.heard + t.heard_len, pcm, n * sizeof(short))
+    t.heard_len += n
 
 
 cdef void tap_release(Tap* t) noexcept nogil:
+    if t.begun:
+        put_tick(t)
     store_release(&t.released, 1)
 
 

@@ -16,6 +16,7 @@ import pytest
 from aiphone.events import Event, PlayoutDrained, PlayoutStarted, RtpStream
 from aiphone.media.engine import MediaEngine
 from aiphone.media.ports import RtpPortPool
+from aiphone.media.types import FrameFlag
 from aiphone.native import g711, rtp
 from aiphone.native.engine import live_allocations
 
@@ -80,7 +81,7 @@ def test_frames_wake_the_listener_and_carry_the_arrival_time(engine: MediaEngine
         while len(arrivals) < 5 and time.monotonic() < deadline:
             if engine.wait_frames(0.5):
                 frames = call.read(100)
-                arrivals.extend(frames.arrival[frames.flags == 0].tolist())
+                arrivals.extend(frames.arrival[frames.flags & FrameFlag.NO_PACKET == 0].tolist())
 
     listener = threading.Thread(target=listen)
     listener.start()

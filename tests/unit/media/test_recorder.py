@@ -103,7 +103,7 @@ def test_a_late_recorder_costs_silence_but_not_the_time(bench: Bench) -> None:
     native = bench.call._native
     tap = native.tap()
     bench.call.write(tone(4.0))
-    bench.tick(n=300)  # 6 s; the tap holds 5
+    bench.tick(n=301)  # 6 s are over; the tap holds 5
     assert tap.missed == 50
     first = tap.take()
     assert len(first) == 250 * 160
@@ -116,6 +116,7 @@ def test_a_late_recorder_costs_silence_but_not_the_time(bench: Bench) -> None:
     native.untap()
     bench.tick()
     assert tap.released
+    assert len(tap.take()) == 160  # the tick that was not over
     assert len(tap.take()) == 0
 
 

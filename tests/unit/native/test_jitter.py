@@ -189,30 +189,33 @@ def test_a_hole_that_was_heard_counts_as_late() -> None:
     assert holes / (n / 2) < 0.02
 
 
-@pytest.mark.parametrize(
-    ("packet", "waiting", "slack"), [(160, 216, 56), (160, 320, 0), (240, 280, 40), (480, 520, 40)]
-)
-def test_what_waits_without_need_is_what_no_whole_step_uses_up(packet: int, waiting: int, slack: int) -> None:
-    """Packets of 30 ms in steps of 20 ms: each 10 ms that wait make the next packet due later."""
-    buffer = JitterBuffer(min_ms=0, start_ms=0)
-    buffer.put(CYCLE, 0, 0.0, b"\x00", packet)
-    assert buffer.get(0.06)[0] == "normal"
-    assert buffer.slack(waiting) == slack
-
-
-def test_the_delay_shrinks_by_a_step_only_where_one_step_less_is_enough() -> None:
-    """Packets are waited for until a step begins: a delay between two steps is heard, but helps no packet."""
+def test_the_delay_is_left_alone_near_its_target() -> None:
+    """Time-scaling moves it by 2.5 ms at the least: what is nearer to the target than that stays."""
 
     def advice(step_ms: float, waiting: int) -> str:
         buffer = JitterBuffer(fixed_ms=40)
-        for i in range(4):
-            buffer.put(CYCLE + i, i * 160, i * 0.02)
-        assert buffer.get(step_ms / 1000)[0] == "normal"
+        for i in range(20):
+            buffer.put(CYCLE + i, 160 * i, 0.02 * i)
+        buffer.get(0.040)
         return buffer.advice(step_ms / 1000, waiting)
 
-    assert advice(46, 160) == "keep"
-    assert advice(46, 160 + 56) == "align"  # 7 ms older than need be
-    assert advice(46, 160 + 8) == "keep"  # too little to be taken out
-    assert advice(57, 160) == "keep"  # 37 ms would still do, but only just
-    assert advice(59, 160) == "shrink"
+    assert advice(40, 160) == "keep"
+    assert advice(40, 160 - 28) == "grow"  # what waits ends 3.5 ms too early
+    assert advice(40, 160 - 20) == "keep"
+    assert advice(40, 160 + 12) == "keep"
+    assert advice(40, 160 + 20) == "shrink"
     assert advice(125, 160) == "shrink now"
+
+
+def test_a_step_without_a_packet_is_as_long_as_was_asked_for() -> None:
+    """And where the delay is built up, as long as that takes: the first packet is played on time, wherever that is."""
+    buffer = JitterBuffer(fixed_ms=33)
+    buffer.put(CYCLE, 0, 0.0)
+    assert buffer.get(0.0, 32) == ("prefetching", None, 160)
+    assert buffer.get(0.020, 32) == ("prefetching", None, 104)
+    assert buffer.get(0.033, 32) == ("normal", CYCLE, 160)
+    assert buffer.get(0.053, 32) == ("empty", None, 32)
+    assert buffer.get(0.057, 16) == ("empty", None, 16)
+    buffer.put(CYCLE + 1, 160, 0.058)
+    assert buffer.get(0.059, 16) == ("normal", CYCLE + 1, 160)
+    assert buffer.delay_ms(0.079) == pytest.approx(39.0)
