@@ -73,10 +73,9 @@ class SpeechToText:
     """Whisper for all calls. See the module for the rules.
 
     ``threads`` are whisper.cpp's for each of the ``workers`` while one call speaks; where several do, a core is left to
-    the other models. ``audio_ctx`` 0 sets the encoder's context in
-    proportion to the audio; ``max_tokens`` 0 does the same for the text. ``language`` ``"auto"`` detects it once
-    for each call. ``beam_size`` 1 is greedy. ``flash_attn`` asks for flash attention on a GPU; on a CPU it is always
-    used, being faster there and a third of the memory.
+    the other models. ``audio_ctx`` 0 sets the encoder's context in proportion to the audio; ``max_tokens`` 0 does the
+    same for the text. ``language`` ``"auto"`` detects it once for each call. ``beam_size`` 1 is greedy. ``flash_attn``
+    asks for flash attention on a GPU; on a CPU it is always used, being faster there and a third of the memory.
 
     ``submit``, ``cancel`` and ``release`` from the main thread; ``post`` is called from the workers.
 
@@ -170,8 +169,6 @@ class SpeechToText:
             call = self._calls.setdefault(call_id, _Call())
             call.asked = self._clock.now()
             job = Job(call_id, generation, pcm, prompt or call.prompt, call.asked, urgency)
-            if call.doubted[0] == generation:
-                job.doubted = call.doubted[1]
             if self._queue.put(job):
                 self._condition.notify()
 
@@ -297,6 +294,7 @@ class SpeechToText:
             call = self._calls.get(job.call_id, _Call())
             language = call.language or (AUTO if call.detect else self._language)
             wanted = self._threads_wanted(job.call_id, began)
+            generation, doubted = call.doubted
         try:
             with self._cores.working(wanted) as threads:
                 transcript = self._transcriber.transcribe(
@@ -307,7 +305,7 @@ class SpeechToText:
                     threads=threads,
                     abort=lambda: job.cancelled,
                     needed=lambda: job.urgency is Urgency.FINAL,
-                    doubted=job.doubted,
+                    doubted=doubted if generation == job.generation else None,
                     known=call.known,
                 )
         except Aborted:
@@ -322,7 +320,7 @@ class SpeechToText:
             return None if job.partial else WorkFailed(job.call_id, job.generation, Stage.TRANSCRIBE, reason)
         if urgency is Urgency.EARLY and transcript.doubtful:
             with self._condition:
-                job.doubted, call.doubted = transcript.doubted, (job.generation, transcript.doubted)
+                call.doubted = (job.generation, transcript.doubted)
             return None  # half a sentence is often doubtful; when it turns out to be a whole one, it is worth more time
         took = self._clock.now() - began
         with self._condition:

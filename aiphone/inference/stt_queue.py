@@ -23,8 +23,7 @@ from aiphone.events import Pcm, Urgency
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A piece of work. ``asked`` is when it was asked for; ``cancelled`` stops it while it runs; ``doubted`` is
-    the text that was found early, and not taken by the guard."""
+    """A piece of work. ``asked`` is when it was asked for; ``cancelled`` stops it while it runs."""
 
     call_id: str
     generation: int
@@ -33,7 +32,6 @@ class Job:
     asked: float
     urgency: Urgency = Urgency.FINAL
     cancelled: bool = False
-    doubted: str | None = None
 
     @property
     def partial(self) -> bool:

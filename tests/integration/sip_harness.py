@@ -6,6 +6,7 @@ commands go in as JSON lines. The peer is text over UDP and nothing more: it can
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 from random import Random
 
+from aiphone.caller.sdp import audio
 from aiphone.sip.addresses import host_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,6 +268,17 @@ class Agent:
 
 
 # --------------------------------------------------------------------------- raw SIP
+
+
+async def answered(agent, caller, call_id):
+    """Have the agent call this caller, who answers. Returns the caller's call and the address that was offered."""
+    agent.do("place_call", call_id=call_id, uri=caller.uri, line_id=None)
+    call = await caller.incoming()
+    call.answer()
+    await asyncio.to_thread(agent.wait, "CallConfirmed")
+    offer = audio(call.remote_sdp)
+    assert offer is not None
+    return call, offer.host
 
 
 class Message:

@@ -10,7 +10,7 @@ import pytest
 from captures import Capture
 from namespaces import Machine
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
-from sip_harness import Agent, Peer, close_all, sdp
+from sip_harness import Agent, Peer, answered, close_all, sdp
 
 from aiphone.caller import Caller
 from aiphone.caller.sdp import audio
@@ -36,13 +36,8 @@ def test_calls_over_ipv6() -> None:
             agent.do("hangup", call_id=call_id)
             assert await call.wait_ended(5) == "remote"
 
-            agent.do("place_call", call_id="o1", uri=caller.uri, line_id=None)
-            theirs = await caller.incoming()
-            theirs.answer()
-            await asyncio.to_thread(agent.wait, "CallConfirmed")
-            offer = audio(theirs.remote_sdp)
-            assert offer is not None
-            assert offer.host == "::1"
+            theirs, offered = await answered(agent, caller, "o1")
+            assert offered == "::1"
             await theirs.hangup()
             await asyncio.to_thread(agent.wait, "CallEnded", call_id="o1")
 
@@ -70,13 +65,8 @@ def test_calls_over_both_families() -> None:
             agent.do("hangup", call_id=call_id)
             assert await call.wait_ended(5) == "remote"
 
-            agent.do("place_call", call_id=f"o-{host}", uri=caller.uri, line_id=None)
-            theirs = await caller.incoming()
-            theirs.answer()
-            await asyncio.to_thread(agent.wait, "CallConfirmed")
-            offer = audio(theirs.remote_sdp)
-            assert offer is not None
-            assert offer.host == host
+            theirs, offered = await answered(agent, caller, f"o-{host}")
+            assert offered == host
             await theirs.hangup()
             await asyncio.to_thread(agent.wait, "CallEnded", call_id=f"o-{host}")
             await asyncio.to_thread(agent.wait, "MediaNegotiated")

@@ -15,7 +15,7 @@ import pytest
 from captures import Capture
 from namespaces import Machine
 from server_process import CAPITAL, Server, in_loop, spoken, transcribed
-from sip_harness import Agent, close_all
+from sip_harness import Agent, answered, close_all
 
 from aiphone.caller import Caller, CallFailedError, Credentials
 from aiphone.caller.sdp import audio
@@ -183,13 +183,8 @@ def test_a_call_of_ours_to_another_machine() -> None:
 
         async def scenario() -> None:
             async with Caller(PBX) as caller:
-                agent.do("place_call", call_id="o1", uri=caller.uri, line_id=None)
-                call = await caller.incoming()
-                call.answer()
-                await asyncio.to_thread(agent.wait, "CallConfirmed")
-                offer = audio(call.remote_sdp)
-                assert offer is not None
-                assert offer.host == OURS
+                call, offered = await answered(agent, caller, "o1")
+                assert offered == OURS
                 agent.do("hangup", call_id="o1")
                 assert await call.wait_ended() == "remote"
 

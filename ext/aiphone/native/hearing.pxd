@@ -6,3 +6,5 @@ from aiphone.native.call cimport Call, Core
 # Then it is time for the next.
 cdef int deliver(Core* core, Call* c, double due) noexcept nogil
 cdef void publish(Call* c, double due) noexcept nogil
+# How far into the tick that is recorded the slot lies in which the call hears, timestamp units.
+cdef int since_tick(const Call* c) noexcept nogil

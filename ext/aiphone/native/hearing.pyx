@@ -4,8 +4,8 @@ Packets become sound at the line's rate (8 kHz, with G.722 16 kHz), which waits 
 step plays all that waits, and the next step is when that has been heard: a packet is waited for until the slot (2 ms)
 in which it is due, wherever that lies in the tick. What has been played is handed over in frames of 20 ms.
 
-What waits is also what time-scaling works on: the jitter buffer says that the delay should grow or shrink, and here it is
-decided whether anybody would hear it. In a pause every stretch of sound is as good as any other. In speech one pitch
+What waits is also what time-scaling works on: the jitter buffer says that the delay should grow or shrink, and here it
+is decided whether anybody would hear it. In a pause every stretch of sound is as good as any other. In speech one pitch
 period is taken or added where two neighbouring ones are nearly the same, and when the delay is far too long, where
 they are somewhat the same.
 """
@@ -243,6 +243,10 @@ cdef void hand_over(Core* core, Call* c, const short* sound, int n) noexcept nog
     c.sound_flags = 0
 
 
+cdef int since_tick(const Call* c) noexcept nogil:
+    return (c.ear + EAR_SLOTS - c.slot) % EAR_SLOTS * EAR_GRID
+
+
 cdef void record(Call* c, const short* sound, int n) noexcept nogil:
     cdef short line[LINE_FRAME]
     cdef int made
@@ -250,7 +254,7 @@ cdef void record(Call* c, const short* sound, int n) noexcept nogil:
         made = max(resampler_process(c.tap_down, sound, n, line, LINE_FRAME), 0)
         memset(line + made, 0, (n // 2 - made) * sizeof(short))
         sound, n = line, n // 2
-    tap_heard(c.tap, sound, n, (c.ear + EAR_SLOTS - c.slot) % EAR_SLOTS * EAR_GRID)
+    tap_heard(c.tap, sound, n, since_tick(c))
 
 
 cdef int deliver(Core* core, Call* c, double due) noexcept nogil:

@@ -17,10 +17,9 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memset
 
 from aiphone.native.call cimport (
-    EAR_GRID, EAR_SLOTS, EVENT_DIGIT, EVENT_TIMED_OUT, LINE_FRAME, PT_CN, PT_G722, PT_PCMA, PT_PCMU, Call, Core, emit,
-    next_random,
+    EVENT_DIGIT, EVENT_TIMED_OUT, LINE_FRAME, PT_CN, PT_G722, PT_PCMA, PT_PCMU, Call, Core, emit, next_random,
 )
-from aiphone.native.hearing cimport deliver, publish
+from aiphone.native.hearing cimport deliver, publish, since_tick
 from aiphone.native.jitter cimport (
     JITTER_CLOCK, JITTER_FRAME, JITTER_TOO_LONG, jitter_pass, jitter_put, jitter_reset,
 )
@@ -244,7 +243,7 @@ cdef int inbound_step(Core* core, Call* c, double due, double now) noexcept nogi
         units = deliver(core, c, due)
         publish(c, due)
     elif c.tap is not NULL:
-        tap_heard(c.tap, NULL, units, (c.ear + EAR_SLOTS - c.slot) % EAR_SLOTS * EAR_GRID)
+        tap_heard(c.tap, NULL, units, since_tick(c))
     if c.stream.receive and not c.timed_out and due - c.last_rtp > core.rtp_timeout:
         c.timed_out = True
         emit(core, c, EVENT_TIMED_OUT, 0, due, due - c.last_rtp)

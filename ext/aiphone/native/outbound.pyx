@@ -2,8 +2,8 @@
 
 The stream never pauses while the call may send: an empty ring is sent as silence, so the peer's jitter buffer and
 any NAT on the way stay as they are. Where noise is to be sent instead and comfort noise was negotiated, its packets
-take the place of it: one at once and then five a second. Positions count the queued samples that have left the socket; silence in between
-and samples dropped by a flush do not count.
+take the place of it: one at once and then five a second. Positions count the queued samples that have left the
+socket; silence in between and samples dropped by a flush do not count.
 """
 
 from libc.math cimport log10, sqrt
