@@ -140,7 +140,13 @@ class Capture:
         )  # fmt: skip
         # A packet that is being written at the end is none yet.
         assert done.returncode == 0 or "cut short" in done.stderr, done.stderr
-        return [_packet(line) for line in done.stdout.splitlines()]
+        lines: list[str] = []
+        for line in done.stdout.split("\n"):
+            if lines and line.count("\t") < len(_FIELDS) - 1:
+                lines[-1] += line  # the last field may quote what a packet holds, line ends among it
+            else:
+                lines.append(line)
+        return [_packet(line) for line in lines if line]
 
     def check(
         self,
