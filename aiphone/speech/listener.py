@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 _WAIT = 0.1  # seconds; bounds how long stop() takes
 _MOST_FRAMES = 64  # read from a call in one round: more than a second, to catch up after a stall
 _SPACING = 0.008  # seconds between rounds at least, so that calls out of step share a round
-_RESTING = 0.036  # the same while every line is quiet: two frames a round, for half the wake-ups
+_RESTING = 0.036  # the same while nobody speaks, nor we: two frames a round, for half the wake-ups
 _FULL_SCALE = 32768.0
 _REPORT = round(0.6 * INTERNAL_RATE)  # samples of voice between two VoiceContinues
 _MOST_SPEAKING = 3  # with more callers speaking, none is reported before the pause: the machine has enough to do
@@ -147,7 +147,7 @@ class _Line:
         levels = 10.0 * np.log10(power + 1e-12)
         masks = [False] * len(pcm)
         if self.echo is not None:
-            masks = self.echo.mask(levels.tolist(), self.call.played, voice=self.detector.active)
+            masks = self.echo.mask(levels.tolist(), self.call.played, (frames.flags == 0).tolist())
         heard = zip(levels.tolist(), frames.arrival.tolist(), frames.flags.tolist(), masks, strict=True)
         for level, arrival, flag, masked in heard:
             self.detector.add_frame(level, arrival, flag == 0, masked=masked)
@@ -160,6 +160,11 @@ class _Line:
         block = pcm.reshape(-1).copy()
         self._blocks.append(block)
         self._pending = np.concatenate((self._pending, block))
+
+    @property
+    def awake(self) -> bool:
+        """Whether what comes in may matter soon: somebody speaks, or could interrupt us."""
+        return not self.detector.resting or (self.echo is not None and self.echo.sounding)
 
     def has_window(self) -> bool:
         return len(self._pending) >= WINDOW_SAMPLES
@@ -202,7 +207,7 @@ class Listener:
         self._work = threading.Event()  # set while there is a call to listen to, or an end to come
         self._end = threading.Event()
         self._speaking = 0  # calls in which a voice was heard in the last round; listener thread only
-        self._awake = True  # somebody speaks, or did a moment ago; listener thread only
+        self._awake = True  # somebody speaks or is spoken to, or was a moment ago; listener thread only
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> None:
@@ -284,7 +289,7 @@ class Listener:
         while ready:
             self._windows(ready)
             ready = [line for line in ready if line.has_window()]
-        self._awake = any(not line.detector.resting for line in lines)
+        self._awake = any(line.awake for line in lines)
         speaking = [line for line in lines if line.detector.active]
         self._speaking = len(speaking)
         if self._speaking <= _MOST_SPEAKING:

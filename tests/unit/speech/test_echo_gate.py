@@ -12,9 +12,12 @@ RNG = np.random.default_rng(7)
 
 
 def syllables(frames: int, level: float) -> Pcm:
-    """Noise in bursts of 160 ms with pauses of 80 ms, as uneven as speech, at ``level`` dBFS in the bursts."""
+    """Noise in bursts with pauses between them, as uneven as speech, at ``level`` dBFS in the bursts."""
     amplitude = 32768 * 10 ** (level / 20)
-    shape = np.repeat([1.0 if i % 12 < 8 else 0.02 for i in range(frames)], FRAME_SAMPLES)
+    rhythm: list[float] = []
+    while len(rhythm) < frames:
+        rhythm += [1.0] * RNG.integers(4, 13) + [0.02] * RNG.integers(2, 9)
+    shape = np.repeat(rhythm[:frames], FRAME_SAMPLES)
     uneven = np.repeat(10 ** (RNG.uniform(-6, 0, frames) / 20), FRAME_SAMPLES)
     return (
         (RNG.standard_normal(frames * FRAME_SAMPLES) * amplitude * shape * uneven).clip(-32768, 32767).astype(np.int16)
@@ -27,8 +30,13 @@ class Line:
     def __init__(self, loss: float, delay: int) -> None:
         self.gate = EchoGate()
         self.played = 0
-        self._loss, self._delay = 10 ** (-loss / 20), delay
+        self.lost = 0.0
+        self._delay = delay
+        self.change(loss)
         self._sent: list[Pcm] = [np.zeros(FRAME_SAMPLES, np.int16)] * (delay + 1)
+
+    def change(self, loss: float) -> None:
+        self._loss = 10 ** (-loss / 20)
 
     def play(self, pcm: Pcm, over: Pcm | None = None) -> list[bool]:
         """Play in steps of one frame, with the caller's voice on top; which frames were masked."""
@@ -41,7 +49,9 @@ class Line:
             back = self._sent[-1 - self._delay].astype(float) * self._loss + RNG.standard_normal(FRAME_SAMPLES) * 8
             if over is not None:
                 back = back + over[frame]
-            masked += self.gate.mask(frame_levels(back.astype(np.int16)), self.played, voice=False)
+            received = RNG.random() >= self.lost
+            level = frame_levels(back.astype(np.int16) * received)
+            masked += self.gate.mask(level, self.played, [received])
         return masked
 
 
@@ -68,33 +78,77 @@ def test_a_caller_as_loud_as_we_are_gets_through(loss: int) -> None:
     assert np.mean(heard) > 0.8
 
 
-def test_a_line_without_echo_asks_nothing_of_a_quiet_caller_before_long() -> None:
+def test_a_line_without_echo_asks_nothing_of_a_quiet_caller_after_two_seconds() -> None:
     line = Line(60, 5)
     assert line.gate.return_level == FIRST_RETURN
-    line.play(syllables(130, -20))
-    assert line.gate.return_level < -35
+    line.play(syllables(100, -20))
+    assert line.gate.return_level < -30
     caller = syllables(100, -38)
     heard = [not mask for mask in line.play(syllables(100, -20), over=caller)]
     assert np.mean([h for h, loud in zip(heard, audible(caller), strict=True) if loud]) > 0.9
 
 
+def test_a_line_is_learned_while_the_caller_talks_over_us() -> None:
+    line = Line(60, 5)
+    line.play(syllables(150, -20), over=syllables(150, -26))
+    assert line.gate.return_level < -12
+
+
+def test_between_our_syllables_a_caller_weaker_than_our_echo_is_heard() -> None:
+    line = Line(6, 5)
+    line.play(syllables(250, -20))
+    ours, caller = syllables(200, -20), syllables(200, -32)
+    masked = line.play(ours, over=caller)
+    back = [True] * 5 + [level > -40 for level in frame_levels(ours)][:-5]
+    beside = [i for i in range(8, 190) if not any(back[i - 3 : i + 4]) and audible(caller)[i]]
+    assert beside
+    assert not any(masked[i] for i in beside)
+
+
+@pytest.mark.parametrize("loss", [6, 12])
+def test_packets_that_are_lost_prove_nothing(loss: int) -> None:
+    line = Line(loss, 5)
+    line.play(syllables(150, -20))
+    line.lost = 0.1
+    line.play(syllables(250, -20))
+    line.lost = 0.0
+    assert np.mean(line.play(syllables(100, -20))[6:]) > 0.99
+
+
+def test_a_return_that_changes_is_followed_down_and_by_our_own_words_up() -> None:
+    line = Line(12, 5)
+    line.play(syllables(250, -20))
+    assert -16 < line.gate.return_level < -8
+    line.change(30)
+    line.play(syllables(250, -20))
+    assert line.gate.return_level < -20
+    line.change(10)
+    assert not all(line.play(syllables(10, -20))[6:])
+    line.gate.heard()
+    assert all(line.play(syllables(200, -20))[6:])
+
+
 def test_nothing_is_masked_while_nothing_is_played() -> None:
     gate = EchoGate()
-    assert gate.mask([-30.0, -20.0], 0, voice=False) == [False, False]
+    assert gate.mask([-30.0, -20.0], 0) == [False, False]
     gate.queued(0, syllables(50, -20))
     gate.dropped()
-    assert gate.mask([-30.0] * 5, 0, voice=False) == [False] * 5
+    assert gate.mask([-30.0] * 5, 0) == [False] * 5
+    assert not gate.sounding
+
+
+def test_what_left_may_come_back_for_a_while() -> None:
+    line = Line(12, 5)
+    line.play(syllables(10, -20))
+    assert line.gate.sounding
+    line.play(np.zeros(30 * FRAME_SAMPLES, np.int16))
+    assert line.gate.sounding
+    line.play(np.zeros(10 * FRAME_SAMPLES, np.int16))
+    assert not line.gate.sounding
 
 
 def test_the_gate_follows_the_level_that_is_played() -> None:
     gate = EchoGate()
-    gate.gain(-12.0)
+    gate.gain(-20.0)
     gate.queued(0, syllables(20, -20))
-    assert gate.mask([-28.0] * 20, 20 * FRAME_SAMPLES, voice=True) == [False] * 20
-
-
-def test_words_of_ours_that_came_through_raise_the_gate() -> None:
-    gate = EchoGate()
-    for _ in range(5):
-        gate.heard()
-    assert gate.return_level == 0.0
+    assert gate.mask([-28.0] * 20, 20 * FRAME_SAMPLES) == [False] * 20
