@@ -504,16 +504,28 @@ class Conversation(Actor):
         if overlap.meaning is Meaning.STOP and overlap.held and overlap.speaking:
             self._interrupt()  # when the voice has ended, its transcript is on the way and decides
 
+    def _may_end(self, event: ev.VoiceFaded) -> None:
+        """The voice over the answer has perhaps ended: the sooner it is understood, the shorter the silence."""
+        overlap = self._talking_over()
+        if overlap.held:
+            overlap.fade(event.at)
+            self._understand([*overlap.stretches, event.pcm])
+
     def _fall_silent(self, event: ev.VoiceStopped) -> None:
         """The voice over the answer has ended: what was it?"""
         overlap = self._talking_over()
         overlap.stop(event)
-        if not overlap.held:
+        foreseen = overlap.faded == event.at
+        if not overlap.held or (foreseen and overlap.judged):
             self._go_on()
             return
         self._stop_timer("sure")
         self._set_timer("doubt", self._now + DOUBT)
-        self._out.append(cmd.Transcribe(self.generation, Turn(overlap.stretches).audio(), ev.Urgency.ONCE))
+        if not foreseen:
+            self._understand(overlap.stretches)
+
+    def _understand(self, stretches: list[ev.Pcm]) -> None:
+        self._out.append(cmd.Transcribe(self.generation, Turn(stretches).audio(), ev.Urgency.ONCE))
 
     def _speak_again(self, event: ev.VoiceStarted) -> None:
         overlap = self._talking_over()
@@ -524,7 +536,7 @@ class Conversation(Actor):
     def _judge(self, event: ev.Transcribed) -> None:
         """The voice over the answer was understood."""
         overlap = self._talking_over()
-        overlap.meaning = self._meaning(event.text)
+        overlap.meaning, overlap.judged = self._meaning(event.text), True
         if overlap.meaning is not Meaning.STOP:
             if not overlap.speaking:
                 self._go_on()
@@ -601,6 +613,7 @@ class Conversation(Actor):
         if event.stage is ev.Stage.SPEAK:
             self._unspoken(reply)
         elif event.stage is ev.Stage.TRANSCRIBE and self._overlap is not None:
+            self._overlap.judged = True
             if not self._overlap.speaking:
                 self._go_on()
         elif reply is not None and (reply.audible or reply.phrases):

@@ -3,7 +3,7 @@
 Two steps. At the first sign of a voice the assistant is turned down; after ``interrupt_after`` of it the answer is
 *held*: it falls silent where it is, and can still go on from there. Then it is found out what the voice was:
 
-- A voice that ends soon is transcribed. A listener's signal, noise or our own words let the answer go on; other words
+- A voice that ends soon is transcribed, as soon as it seems to end. A listener's signal, noise or our own words let the answer go on; other words
   are the caller's turn.
 - A voice that goes on is transcribed in part. Words that want the floor end the answer at once; without them it ends
   after ``SURE`` of voice, or ``PATIENT`` when what was understood is no more than a listener's signal.
@@ -48,6 +48,10 @@ class Overlap:
     """When the first sample of each stretch arrived."""
     meaning: Meaning | None = None
     """Of what was understood so far; None when nothing was transcribed yet."""
+    faded: float | None = None
+    """Arrival of the last voiced frame before it seemed to end: its transcript was asked for then."""
+    judged: bool = False
+    """That transcript has come."""
 
     def stop(self, voice: VoiceStopped) -> None:
         """The voice has stopped."""
@@ -55,9 +59,14 @@ class Overlap:
         self.begins.append(voice.begins)
         self.stretches.append(voice.pcm)
 
+    def fade(self, at: float) -> None:
+        """It may have stopped."""
+        self.faded, self.judged = at, False
+
     def resume(self) -> None:
         """It is there again."""
         self.speaking = True
+        self.faded = None
 
     def sure_at(self) -> float:
         """When a voice that does not stop ends the answer."""

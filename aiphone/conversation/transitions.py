@@ -74,6 +74,7 @@ def _rows() -> Iterator[Transition]:
     yield t(S.SPEAKING, ev.VoiceStarted, "duck", (S.INTERRUPTING, S.HEARING))
     yield t(S.INTERRUPTING, ev.VoiceContinues, "transcribe_so_far", (S.INTERRUPTING,))
     yield t(S.INTERRUPTING, ev.PartialTranscript, "overhear", (S.INTERRUPTING, S.HEARING))
+    yield t(S.INTERRUPTING, ev.VoiceFaded, "may_end", (S.INTERRUPTING,))
     yield t(S.INTERRUPTING, ev.VoiceStopped, "fall_silent", (S.INTERRUPTING, S.SPEAKING, *done))
     yield t(S.INTERRUPTING, ev.VoiceStarted, "speak_again", (S.INTERRUPTING,))
     yield t(S.INTERRUPTING, ev.Transcribed, "judge", (S.INTERRUPTING, S.SPEAKING, S.PAUSING, S.HEARING, *done))

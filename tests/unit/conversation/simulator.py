@@ -16,7 +16,7 @@ Scenario files (``tests/scenarios/conversation/*.txt``) are read by people first
     expect latency 0.70 0.75
 
 ``expect read ahead "..."`` is what the model was given to read while the caller spoke, ``expect silence S`` when the
-assistant was silenced; where there is none of them, anything is right.
+assistant was silenced, ``expect sound S`` when it was heard again; where there is none of them, anything is right.
 
 An answer's audio lasts 60 ms a letter. ``caller "..." for S`` is S seconds of voice; a turn in several stretches is
 several such lines, and the recogniser is given their words joined. ``noise for S`` is voice without words.
@@ -91,6 +91,8 @@ class Simulator:
     prompts: list[tuple[str, ...]] = field(default_factory=list)
     hung_up: str = ""
     stopped: list[float] = field(default_factory=list)
+    resumed: list[float] = field(default_factory=list)
+    """When it was heard again after each of those."""
     read_ahead: list[str] = field(default_factory=list)
     echoes: int = 0
     decoded_once: list[bool] = field(default_factory=list)
@@ -230,6 +232,8 @@ class Simulator:
                 assert self.state in SPEAKS, f"played while {self.state}"
                 overlap = self.conversation._overlap
                 assert overlap is None or not overlap.held, "played while held"
+                if len(self.resumed) < len(self.stopped):
+                    self.resumed.append(self.now)
                 if not self._buffered:
                     self.at(self.now, ev.PlayoutStarted(CALL, self._played, self.now))
                 self._buffered += pcm.size
@@ -309,6 +313,7 @@ def run_scenario(path: Path) -> None:
     latencies: list[tuple[float, float]] = []
     read_ahead: list[str] = []
     stops: list[float] = []
+    sounds: list[float] = []
     final = ""
     for number, line in enumerate(path.read_text().splitlines(), 1):
         words = shlex.split(line, comments=True)
@@ -327,6 +332,8 @@ def run_scenario(path: Path) -> None:
                 read_ahead.append(text)
             case ["expect", "silence", at]:
                 stops.append(float(at))
+            case ["expect", "sound", at]:
+                sounds.append(float(at))
             case ["expect", "hangup", reason]:
                 final = reason
             case ["expect", who, text]:
@@ -345,6 +352,7 @@ def run_scenario(path: Path) -> None:
     assert simulator.hung_up == final
     assert not read_ahead or simulator.read_ahead == read_ahead
     assert not stops or [round(at, 2) for at in simulator.stopped] == stops
+    assert not sounds or [round(at, 2) for at in simulator.resumed] == sounds
 
 
 def _step(simulator: Simulator, when: float, words: list[str], where: str) -> None:
