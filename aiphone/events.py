@@ -336,6 +336,8 @@ class Transcribed(Event):
     """The words one by one."""
     language: str = ""
     """ISO 639-1 code of what was spoken, as set or detected."""
+    doubted: str = ""
+    """What was made of the newest part and left out of ``text``, because it may be noise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,14 +34,14 @@ from aiphone import events as ev
 from aiphone.conversation import commands as cmd
 from aiphone.conversation.actor import Actor
 from aiphone.conversation.latency import Stopwatch
-from aiphone.conversation.overlap import DOUBT, DUCK_DB, Overlap
+from aiphone.conversation.overlap import DOUBT, DUCK_DB, REST, Overlap
 from aiphone.conversation.prompting import for_model, same_beginning, spoken_words
 from aiphone.conversation.reply import Reply
 from aiphone.conversation.speaker import FILLER
 from aiphone.conversation.transitions import TABLE, State
 from aiphone.conversation.turn import Turn, limits_of
 from aiphone.persona import Message, Persona
-from aiphone.speech.barge_in import Meaning, is_echo, meaning
+from aiphone.speech.barge_in import Meaning, is_echo, meaning, wants_floor
 
 log = logging.getLogger(__name__)
 
@@ -515,14 +515,20 @@ class Conversation(Actor):
         """The voice over the answer has ended: what was it?"""
         overlap = self._talking_over()
         overlap.stop(event)
-        foreseen = overlap.faded == event.at
-        if not overlap.held or (foreseen and overlap.judged):
+        if not overlap.held:
             self._go_on()
             return
         self._stop_timer("sure")
-        self._set_timer("doubt", self._now + DOUBT)
-        if not foreseen:
+        if overlap.faded != event.at:
             self._understand(overlap.stretches)
+        elif overlap.judged:
+            self._rest()
+            return
+        self._set_timer("doubt", self._now + DOUBT)
+
+    def _rest(self) -> None:
+        """The voice over the answer meant nothing; perhaps more comes."""
+        self._set_timer("doubt", max(self._now, self._talking_over().ended + REST))
 
     def _understand(self, stretches: list[ev.Pcm]) -> None:
         self._out.append(cmd.Transcribe(self.generation, Turn(stretches).audio(), ev.Urgency.ONCE))
@@ -537,9 +543,11 @@ class Conversation(Actor):
         """The voice over the answer was understood."""
         overlap = self._talking_over()
         overlap.meaning, overlap.judged = self._meaning(event.text), True
+        if wants_floor(event.doubted) and not self._is_echo(event.doubted, self._just_said(self._current())):
+            overlap.meaning = Meaning.STOP
         if overlap.meaning is not Meaning.STOP:
             if not overlap.speaking:
-                self._go_on()
+                self._rest()
             return
         ended, speaking = overlap.ended, overlap.speaking
         self._interrupt()

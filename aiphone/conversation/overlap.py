@@ -3,8 +3,8 @@
 Two steps. At the first sign of a voice the assistant is turned down; after ``interrupt_after`` of it the answer is
 *held*: it falls silent where it is, and can still go on from there. Then it is found out what the voice was:
 
-- A voice that ends soon is transcribed, as soon as it seems to end. A listener's signal, noise or our own words let the answer go on; other words
-  are the caller's turn.
+- A voice that ends soon is transcribed, as soon as it seems to end. A listener's signal, noise or our own words let the
+  answer go on, once the voice has been silent for ``REST``; other words are the caller's turn.
 - A voice that goes on is transcribed in part. Words that want the floor end the answer at once; without them it ends
   after ``SURE`` of voice, or ``PATIENT`` when what was understood is no more than a listener's signal.
 
@@ -26,6 +26,9 @@ SURE = 1.0
 
 PATIENT = 2.0
 """The same for a voice whose words are a listener's, or none: a cough that does not end, laughter."""
+
+REST = 0.35
+"""Seconds from the end of a voice that meant nothing until the answer goes on: pauses between two words are shorter."""
 
 DOUBT = 1.5
 """Seconds that the transcript of a voice which has ended is waited for before the answer goes on without it."""

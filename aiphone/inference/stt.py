@@ -341,6 +341,7 @@ class SpeechToText:
             transcript.retried,
             transcript.words,
             transcript.language,
+            transcript.doubted or "",
         )
 
 

@@ -49,6 +49,22 @@ def meaning(text: str) -> Meaning:
     return Meaning.GO_ON if _SIGNALS.fullmatch(words) else Meaning.STOP
 
 
+_FLOOR = re.compile(
+    r"(?:(?:please|just|no|okay|hey) )*(?:stop|stop it|no|wait|wait a (?:moment|minute|second)|hello|help|hey|hold on|"
+    r"hang on|one (?:moment|minute|second)|a (?:moment|minute|second)|excuse me|sorry|pardon|what|listen|enough|quiet|"
+    r"be quiet|shut up|question|halt|stopp|nein|warte|warten sie|moment|non|arrête|arrêtez|attendez|attends|espera|"
+    r"espere|basta|aspetta|aspetti|alto|para|stop)(?: (?:please|now))?"
+)
+
+
+def wants_floor(doubted: str) -> bool:
+    """True for words that mean "stop" even where Whisper has its doubts of them.
+
+    A single short word is often doubtful; noise becomes many things, but hardly ever one of these.
+    """
+    return _FLOOR.fullmatch(" ".join(_WORD.findall(doubted.casefold().replace("’", "'")))) is not None  # noqa: RUF001
+
+
 def is_echo(heard: str, spoken: str) -> bool:
     """True when ``heard`` is part of ``spoken``, as well as a recogniser hears a voice that comes back.
 

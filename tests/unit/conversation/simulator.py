@@ -22,7 +22,7 @@ An answer's audio lasts 60 ms a letter. ``caller "..." for S`` is S seconds of v
 several such lines, and the recogniser is given their words joined. ``noise for S`` is voice without words.
 ``keys "4 2 #"`` are keys, 0.4 s apart. While a voice lasts, what of it has been said is transcribed now and then.
 ``stages turn_end=0.9`` makes the turn-end model sure that the turn is over; without it there is no such model. In the
-same way ``by_words=0.9`` is what the language model says.
+same way ``by_words=0.9`` is what the language model says. Words in parentheses are doubted where they are decoded once.
 """
 
 from __future__ import annotations
@@ -196,9 +196,10 @@ class Simulator:
                         self.now + self.stages.transcribe, ev.PartialTranscript(CALL, generation, text, stable, 0.1)
                     )
                     return
-                self._answer(
-                    "transcribe", self.stages.transcribe, generation, ev.Transcribed(CALL, generation, text, 0.1, 0.0)
-                )
+                heard = ev.Transcribed(CALL, generation, text.strip("()"), 0.1, 0.0)
+                if urgency is ev.Urgency.ONCE and text.startswith("("):
+                    heard = replace(heard, text="", doubted=text.strip("()"))
+                self._answer("transcribe", self.stages.transcribe, generation, heard)
             case cmd.Insist(generation, pcm):
                 if self.stages.busy:
                     text = self._recognised(pcm)

@@ -333,7 +333,7 @@ def test_what_is_decoded_once_has_no_words_where_the_guard_doubts(make: Callable
     bench.stt.submit("c1", 1, voice(), Urgency.ONCE)
     (event,) = bench.inbox.wait(1)
     assert isinstance(event, Transcribed)
-    assert (event.text, event.words, event.retried) == ("", (), False)
+    assert (event.text, event.words, event.retried, event.doubted) == ("", (), False, "doubtful")
     assert len(bench.model.asked) == 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aiphone.speech.barge_in import Meaning, is_echo, meaning
+from aiphone.speech.barge_in import Meaning, is_echo, meaning, wants_floor
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,31 @@ def test_our_own_words_are_recognised(heard: str, echo: bool) -> None:
 
 def test_nothing_is_an_echo_of_silence() -> None:
     assert not is_echo("Hello.", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Stop.", "No!", "Hello?", "one second", "Okay, stop.", "Please wait.", "Hold on please", "Nein.", "Arrêtez"],
+)
+def test_a_word_that_wants_the_floor_does_so_in_doubt_too(text: str) -> None:
+    assert wants_floor(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Hmmm...",
+        "AHH!",
+        "Amen.",
+        "and the machan.",
+        "I'm not a fan of the",
+        "Right.",
+        "Yeah.",
+        "you",
+        "Good.",
+        "them.",
+    ],
+)
+def test_what_whisper_makes_of_noise_does_not(text: str) -> None:
+    assert not wants_floor(text)
