@@ -49,8 +49,9 @@ class Persona:
     """Said instead to a caller whose conversation is remembered (``--session``); empty for the same greeting."""
     remember: bool = True
     """Whether conversations are kept from call to call, where there is a session file."""
-    language: str = "en"
-    """What the caller speaks: a code as Whisper has it, or ``"auto"`` to find it out once for each call."""
+    language: str = ""
+    """What the caller speaks: a code as Whisper has it, or ``"auto"`` to find it out once for each call; empty for the
+    recogniser's own (``-l``)."""
     vocabulary: str = ""
     """Names and words that callers are likely to say."""
     voice: str = ""

@@ -88,6 +88,8 @@ NEEDS: dict[str, list[Need]] = {
         Need("a second voice", "espeak-ng", "espeak-ng", command="espeak-ng"),
         Need("what the recordings say", "asterisk-core-sounds-en", folder="/usr/share/doc/asterisk-core-sounds-en"),
         Need("recorded telephone speech", "asterisk-core-sounds-en-wav", folder=f"{SOUNDS}/en_US_f_Allison"),
+        Need("the same in Spanish", "asterisk-core-sounds-es-wav", folder=f"{SOUNDS}/es_MX_f_Allison"),
+        Need("the same in French", "asterisk-core-sounds-fr-wav", folder=f"{SOUNDS}/fr_CA_f_June"),
     ],
 }
 

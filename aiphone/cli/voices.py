@@ -36,7 +36,9 @@ def load_voices(settings: Settings, store: ModelStore) -> list[Voice]:
     if not settings.speak:
         return [PiperVoice(resolve_voice(settings.voice, store), threads=settings.threads)]
     find_program(settings.speak)
-    voices: list[Voice] = [SpeechCommand(settings.speak, language=settings.language)]
+    # What callers speak is not known beforehand then; what we say is in the language of our prompts.
+    language = "en" if settings.language == "auto" else settings.language
+    voices: list[Voice] = [SpeechCommand(settings.speak, language=language)]
     try:
         voices.append(PiperVoice(resolve_voice(settings.voice, store), threads=settings.threads))
     except ModelError as error:

@@ -28,7 +28,7 @@ from typing import Any
 from aiphone.clock import Clock
 from aiphone.cores import Cores
 from aiphone.errors import AiphoneError, ConfigError
-from aiphone.events import Event, PartialTranscript, Pcm, Stage, Transcribed, Urgency, WorkFailed
+from aiphone.events import INTERNAL_RATE, Event, PartialTranscript, Pcm, Stage, Transcribed, Urgency, WorkFailed
 from aiphone.inference.allocator import return_freed_memory
 from aiphone.inference.stt_guard import GuardPolicy
 from aiphone.inference.stt_queue import Job, WorkQueue
@@ -42,6 +42,9 @@ _log = logging.getLogger(__name__)
 
 _SURE = 0.5
 """Probability from which a detected language is kept for the rest of the call."""
+
+_ENOUGH = 3 * INTERNAL_RATE
+"""Samples of voice whose language is kept though more of it is coming."""
 
 _LATELY = 5.0
 """Seconds for which a call that asked for a transcript may have an answer in the making."""
@@ -79,7 +82,8 @@ class SpeechToText:
 
     ``submit``, ``cancel`` and ``release`` from the main thread; ``post`` is called from the workers.
 
-    Raises ``ModelError`` for a model file that cannot be used, ``ConfigError`` for an unknown language.
+    Raises ``ModelError`` for a model file that cannot be used, ``ConfigError`` for a language that Whisper or the model
+    does not know.
     """
 
     def __init__(
@@ -106,9 +110,9 @@ class SpeechToText:
         if not self._model.knows_language(language):
             self._model.close()
             raise ConfigError(f"Whisper has no language '{language}'; give a code such as en, de or es, or auto.")
-        if not self._model.multilingual and (language not in ("en", AUTO) or translate):
-            _log.warning("%s knows English only; the language %s is ignored", model_path.name, language)
         self._name = model_path.name
+        if not self._model.multilingual:
+            self._english_only(language, translate)
         self._post = post
         self._clock = clock
         self._language = language if self._model.multilingual else "en"
@@ -144,6 +148,8 @@ class SpeechToText:
         ``"auto"`` detects it once. A language that the model does not have is ignored with a warning.
         """
         detect = language == AUTO and self._model.multilingual
+        if not self._model.multilingual and language not in ("", "en"):
+            _log.warning("call %s: %s", call_id, _needs_more(self._name, f"the language {language!r}"))
         if language == AUTO or not self._model.multilingual:
             language = ""
         elif not self._model.knows_language(language or self._language):
@@ -241,6 +247,16 @@ class SpeechToText:
         self._transcriber.close()
         self._model.close()
 
+    def _english_only(self, language: str, translate: bool) -> None:
+        """Refuse what the model cannot do at all, and warn of what it does not need to do."""
+        if language not in ("en", AUTO):
+            self._model.close()
+            raise ConfigError(_needs_more(self._name, f"-l {language}"))
+        if language == AUTO:
+            _log.warning("%s", _needs_more(self._name, "-l auto"))
+        if translate:
+            _log.warning("%s", _needs_more(self._name, "-tr"))
+
     # ------------------------------------------------------------------ workers
 
     def _work(self) -> None:
@@ -325,7 +341,10 @@ class SpeechToText:
         took = self._clock.now() - began
         with self._condition:
             self._cut += transcript.cuts
-            if not call.language and language == AUTO and transcript.text and transcript.sure_of_language >= _SURE:
+            # What is being said may have only begun: its language is a guess, unless there is enough of it.
+            enough = urgency is Urgency.FINAL or len(job.pcm) >= _ENOUGH
+            sure = transcript.sure_of_language >= _SURE
+            if not call.language and language == AUTO and transcript.text and sure and enough:
                 call.language = transcript.language
             if job.partial:
                 self._partials += 1
@@ -343,6 +362,10 @@ class SpeechToText:
             transcript.language,
             transcript.doubted or "",
         )
+
+
+def _needs_more(model: str, what: str) -> str:
+    return f"{model} knows English only; for {what} give a multilingual model, such as -mw base."
 
 
 def _partial(job: Job, call: _Call, transcript: Transcript, seconds: float) -> PartialTranscript | None:

@@ -226,7 +226,8 @@ class Transcriber:
     ) -> Window:
         params = replace(params, token_timestamps=timed)
         verdict, tokens, count = self._decode(samples, params, once, doubted, abort)
-        words = () if not timed or not verdict.text else tuple(words_of(tokens[: verdict.kept], params.language))
+        written = "en" if params.translate else params.language
+        words = () if not timed or not verdict.text else tuple(words_of(tokens[: verdict.kept], written))
         return Window(verdict.text, words, count, verdict.cut, verdict.retry)
 
     def _decode(

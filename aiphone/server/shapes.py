@@ -166,11 +166,10 @@ PERSONA = Schema(
         Field("remember", "boolean", "Keep conversations from call to call, with a session file.", _P.remember),
         _text(
             "language",
-            "Spoken language, or auto.",
+            "Spoken language, or auto; empty is that of -l.",
             8,
             _P.language,
-            pattern=r"[a-z]{2,3}|auto",
-            low=2,
+            pattern=r"([a-z]{2,3}|auto)?",
             expected="a language code such as en, or auto",
         ),
         _text("vocabulary", "Names and words that callers are likely to say; they are understood better.", 500),

@@ -63,7 +63,7 @@ async function edit(root, name, signal) {
       long("Instructions", "prompt", "7", "What the assistant is, knows and must not do. Short and clear works best."),
       field({ label: "Voice", name: "voice", value: persona.voice, options: [["", "Default"], ...voices], hint: "More voices: Settings, Models." }),
       number("Speed", "speed", "0.05", "1 is the voice's own pace; more is faster.", { min: "0.5", max: "2" }),
-      text("Language", "language", "A code such as en, or auto."),
+      text("Language", "language", "A code such as en, or auto; empty is what the server was started with (-l)."),
       text("Names and words to expect", "vocabulary", "What callers are likely to say, such as the names of people and products. It is understood better."))),
     group("Turn taking", [
       number("Patience (seconds)", "patience", "0.05", "So much silence ends the caller's turn. Less is faster, and cuts in more often."),

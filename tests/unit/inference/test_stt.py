@@ -105,7 +105,7 @@ class FakeModel:
         return f" w{token}".encode()
 
     def knows_language(self, code: str) -> bool:
-        return code in ("en", "de", "auto")
+        return code in ("en", "de", "ja", "auto")
 
     def close(self) -> None:
         assert all(state.closed for state in self.states), "a state outlived its model"
@@ -135,8 +135,9 @@ class Inbox:
 
 
 class Bench:
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, english_only: bool = False, **options: Any) -> None:
         self.model = FakeModel()
+        self.model.multilingual = not english_only
         self.inbox = Inbox()
         self.clock = ManualClock(100.0)
         self.stt = SpeechToText(
@@ -492,6 +493,76 @@ def test_a_persona_may_want_the_language_found_out(make: Callable[..., Bench]) -
         bench.inbox.wait(generation)
     assert [params.language for _, _, params in bench.model.asked] == ["de", "de"]
     assert len(bench.model.detections) == 1
+
+
+def test_a_language_is_not_kept_for_what_has_only_begun(make: Callable[..., Bench]) -> None:
+    bench = make(language="auto")
+    bench.model.spoken = ("de", 0.9)
+    bench.stt.submit("c1", 1, voice(1.0), Urgency.PARTIAL)
+    bench.inbox.wait(1)
+    bench.model.spoken = ("en", 0.9)
+    bench.stt.submit("c1", 1, voice(2.0))
+    first, second = bench.inbox.wait(2)
+    assert isinstance(first, PartialTranscript)
+    assert isinstance(second, Transcribed)
+    assert second.language == "en"
+
+
+def test_a_language_is_kept_while_much_is_said(make: Callable[..., Bench]) -> None:
+    bench = make(language="auto")
+    bench.stt.submit("c1", 1, voice(3.5), Urgency.PARTIAL)
+    bench.inbox.wait(1)
+    bench.stt.submit("c1", 1, voice(4.0))
+    bench.inbox.wait(2)
+    assert len(bench.model.detections) == 1
+
+
+def test_a_model_for_english_refuses_another_language() -> None:
+    with pytest.raises(ConfigError, match=r"knows English only; for -l de give a multilingual model, such as -mw base"):
+        Bench(english_only=True, language="de")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"), [({"language": "auto"}, "-l auto"), ({"translate": True}, "-tr"), ({"language": "en"}, "")]
+)
+def test_a_model_for_english_says_what_it_has_no_use_for(
+    make: Callable[..., Bench], caplog: pytest.LogCaptureFixture, flags: dict[str, object], named: str
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="aiphone"):
+        bench = make(english_only=True, **flags)
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == bool(named)
+    assert all(f"for {named} give a multilingual model" in text for text in texts)
+    bench.stt.submit("c1", 1, voice())
+    bench.inbox.wait(1)
+    assert [params.language for _, _, params in bench.model.asked] == ["en"]
+
+
+def test_a_persona_s_language_that_the_model_lacks_is_told(
+    make: Callable[..., Bench], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make(english_only=True)
+    with caplog.at_level(logging.WARNING, logger="aiphone"):
+        bench.stt.begin("c1", language="en")
+        bench.stt.begin("c2", language="")
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING, logger="aiphone"):
+        bench.stt.begin("c3", language="de")
+    assert "the language 'de'" in caplog.text
+    assert "-mw base" in caplog.text
+
+
+def test_words_of_a_translation_are_english_ones(make: Callable[..., Bench]) -> None:
+    whole, translated = make(language="ja"), make(language="ja", translate=True)
+    tokens = tuple(Token(number, raw, 0.9, -0.1) for number, raw in enumerate((b" Ky", b"oto")))
+    for bench in (whole, translated):
+        bench.model.answer = lambda _params, _stop: [Segment(" Kyoto", 0.0, 1.0, 0.0, tokens)]
+        bench.stt.submit("c1", 1, voice())
+    (apart,), (together,) = whole.inbox.wait(1), translated.inbox.wait(1)
+    assert isinstance(apart, Transcribed)
+    assert isinstance(together, Transcribed)
+    assert [word.text for word in together.words] == ["Kyoto"]
+    assert [word.text for word in apart.words] == ["Ky", "oto"]
 
 
 def test_an_unknown_language_is_refused() -> None:
