@@ -52,6 +52,7 @@ _WAIT = 0.1  # seconds; bounds how long stop() takes
 _MOST_FRAMES = 64  # read from a call in one round: more than a second, to catch up after a stall
 _SPACING = 0.008  # seconds between rounds at least, so that calls out of step share a round
 _RESTING = 0.036  # the same while nobody speaks, nor we: two frames a round, for half the wake-ups
+_CALM = 0.096  # the same when nobody has for a while: nothing but the begin of a turn can come, and that can wait
 _FULL_SCALE = 32768.0
 _REPORT = round(0.6 * INTERNAL_RATE)  # samples of voice between two VoiceContinues
 _MOST_SPEAKING = 3  # with more callers speaking, none is reported before the pause: the machine has enough to do
@@ -162,9 +163,11 @@ class _Line:
         self._pending = np.concatenate((self._pending, block))
 
     @property
-    def awake(self) -> bool:
-        """Whether what comes in may matter soon: somebody speaks, or could interrupt us."""
-        return not self.detector.resting or (self.echo is not None and self.echo.sounding)
+    def spacing(self) -> float:
+        """Seconds that what comes in may wait: little while somebody speaks, or could interrupt us."""
+        if not self.detector.resting or (self.echo is not None and self.echo.sounding):
+            return _SPACING
+        return _CALM if self.detector.calm else _RESTING
 
     def has_window(self) -> bool:
         return len(self._pending) >= WINDOW_SAMPLES
@@ -207,7 +210,7 @@ class Listener:
         self._work = threading.Event()  # set while there is a call to listen to, or an end to come
         self._end = threading.Event()
         self._speaking = 0  # calls in which a voice was heard in the last round; listener thread only
-        self._awake = True  # somebody speaks or is spoken to, or was a moment ago; listener thread only
+        self._spacing = _SPACING  # until the next round; listener thread only
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> None:
@@ -263,7 +266,7 @@ class Listener:
             except Exception as error:  # noqa: BLE001 - top of the thread: the calls are told, the others heard on
                 _log.exception("listening failed")
                 self._report(error)
-            self._end.wait(_SPACING if self._awake else _RESTING)
+            self._end.wait(self._spacing)
 
     def _report(self, error: Exception) -> None:
         reason = f"voice activity detection failed: {error}"
@@ -289,7 +292,7 @@ class Listener:
         while ready:
             self._windows(ready)
             ready = [line for line in ready if line.has_window()]
-        self._awake = any(line.awake for line in lines)
+        self._spacing = min((line.spacing for line in lines), default=_CALM)
         speaking = [line for line in lines if line.detector.active]
         self._speaking = len(speaking)
         if self._speaking <= _MOST_SPEAKING:

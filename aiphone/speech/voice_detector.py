@@ -40,6 +40,7 @@ _DOUBT = 0.08  # seconds of silence more, while the network still hears a voice:
 _FADED = 0.05  # seconds of silence from which a voice may have ended
 _LEAST_FADING = 0.2  # seconds of voice, before its end is worth a guess
 _HANGOVER = 10  # windows after the last sign of a voice in which the network is still asked
+_CALM = 60  # windows after which nobody's turn can be going on: two seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class VoiceDetector:
         self._faded = -1  # last voiced frame of the fade that was told
         self._stretch = 0  # first sample of the stretch
         self._given = 0  # samples before this one belong to an earlier stretch
-        self._idle_windows = _HANGOVER
+        self._idle_windows = _CALM
         self._ringing = 0  # windows in which the network may still be hearing the voice that stopped
 
     @property
@@ -145,6 +146,11 @@ class VoiceDetector:
     def resting(self) -> bool:
         """True when there has been no sign of a voice for a third of a second."""
         return not self._active and not self._voiced_windows and self._idle_windows >= _HANGOVER
+
+    @property
+    def calm(self) -> bool:
+        """True when there has been none for two seconds: whoever speaks next begins something new."""
+        return self.resting and self._idle_windows >= _CALM
 
     @property
     def floor(self) -> float:

@@ -267,3 +267,24 @@ def test_stop_without_start_or_calls() -> None:
     listener = Listener(Engine(), LoudnessVad(), print)
     listener.start()
     listener.stop()
+
+
+def test_the_listener_comes_seldom_while_nothing_can_be_late(bench: Bench) -> None:
+    """Often while somebody speaks or we do, less often after a pause, seldom when nobody's turn can be going on."""
+    call, echo = Call(), EchoGate()
+    bench.listener.attach("c1", call, echo=echo)
+    spacings = []
+    for frames, amplitude in ((10, 0), (20, 3000), (20, 0), (10, 0), (100, 0), (1, 0)):
+        call.feed(frames, amplitude)
+        bench.engine.round()
+        bench.engine.round()
+        spacings.append(bench.listener._spacing)
+    calm, speaking, pausing, resting, later, still = spacings
+    assert speaking < resting < calm
+    assert speaking <= pausing <= resting
+    assert later == still == calm
+    echo.queued(call.played, np.full(20 * 320, 3000, np.int16))
+    call.played += 20 * 320
+    call.feed(20, 0)
+    bench.engine.round()
+    assert bench.listener._spacing == speaking
