@@ -27,7 +27,7 @@ SURE = 1.0
 PATIENT = 2.0
 """The same for a voice whose words are a listener's, or none: a cough that does not end, laughter."""
 
-REST = 0.35
+REST = 0.32
 """Seconds from the end of a voice that meant nothing until the answer goes on: pauses between two words are shorter."""
 
 DOUBT = 1.5

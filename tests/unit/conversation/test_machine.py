@@ -153,7 +153,7 @@ def test_the_assistant_is_ducked_before_it_is_stopped() -> None:
     assert simulator.stopped == []
     simulator.run(6.0)
     assert simulator.gains == [DUCK_DB, 0.0]
-    assert simulator.stopped == [pytest.approx(5.2)]
+    assert simulator.stopped == [pytest.approx(5.0 + Persona().interrupt_after)]
 
 
 def test_a_word_over_the_answer_is_shown_as_heard_only_when_it_is_a_turn() -> None:
@@ -162,7 +162,7 @@ def test_a_word_over_the_answer_is_shown_as_heard_only_when_it_is_a_turn() -> No
     simulator.caller(5.0, "Yeah.", 0.4)
     simulator.run(20.0)
     assert simulator.said[-1] == ("assistant", story)
-    assert simulator.stopped == [pytest.approx(5.2)]
+    assert simulator.stopped == [pytest.approx(5.0 + Persona().interrupt_after)]
     assert [message.content for message in simulator.conversation.history] == ["Hello there.", story]
 
 
