@@ -12,6 +12,9 @@ cdef struct Filter:
     int inverse           # of `down` modulo `up`: row = phase * inverse % up
     int centre            # the first of the samples that have coarse coefficients too
     int shift             # bits that the fine coefficients have more than the coarse ones
+    int first             # fine coefficients before it, an even number, are 0, but in the row `same`
+    int same              # a row whose outputs are input samples, or -1: one of a half-band filter's two
+    int same_at           # which ones, as an index into its coefficients
     short* coefficients   # up rows, in the order in which outputs meet them: taps fine ones, then the coarse ones
     short* places         # where each row begins, in input samples from where row 0 does
     void* memory          # what they lie in

@@ -16,7 +16,9 @@ stops aliases by more than 80 dB from half of the narrower rate on: a group dela
 of 17.5 samples, 2.2 ms, and from 8 to 16 kHz a half-band filter, of which every other output is an input sample.
 
 Pairs with few phases compute eight neighbouring outputs of one phase together; the others four outputs, each with
-its own row of coefficients, stored in the order in which the outputs meet them.
+its own row of coefficients, stored in the order in which the outputs meet them. Half the rate and twice the rate, which
+every call needs all the time, have outputs whose samples lie side by side: 32 of them share each load of coefficients,
+no sum across a vector is needed, and what a half-band filter leaves as it is is copied.
 
 The kernels exist for AVX2 (asked for at run time), for SSE2, and in C for any processor. To build and test the others
 where there is AVX2, in a copy of the checkout: CFLAGS="-DAIPHONE_PORTABLE" leaves AVX2 out, "-DAIPHONE_PORTABLE
@@ -36,6 +38,7 @@ cnp.import_array()
 
 cdef extern from *:
     """
+    #include <stddef.h>
     #include <stdint.h>
     #include <string.h>
 
@@ -50,6 +53,8 @@ cdef extern from *:
     typedef struct {
         const int16_t *coefficients, *places;  /* of each row, and where it begins in a pass through all rows */
         int steps, centre, shift, up, down;
+        int first;          /* fine coefficients before it, an even number, are 0, but in the row `same` */
+        int same, same_at;  /* a row whose outputs are input samples, or -1, and which ones */
     } Kernel;
 
     /* To the nearest, from 14 fractional bits. */
@@ -108,7 +113,7 @@ cdef extern from *:
         int phase = (int)((long long)row * k->down % k->up);
         for (int i = 0; i < count; i++) {
             const int carry = phase + rest >= k->up;
-            dst[i] = one(k, k->coefficients + row * length, x);
+            dst[i] = row == k->same ? x[k->same_at] : one(k, k->coefficients + row * length, x);
             x += whole + carry;
             phase += rest - (carry ? k->up : 0);
             row = row + 1 == k->up ? 0 : row + 1;
@@ -120,6 +125,12 @@ cdef extern from *:
     #include <immintrin.h>
     #define FOR_AVX2 __attribute__((target("avx2")))
     #define LOAD(from) _mm256_loadu_si256((const __m256i *)(from))
+
+    ALWAYS int32_t pair_at(const int16_t *from) {
+        int32_t pair;
+        memcpy(&pair, from, sizeof pair);
+        return pair;
+    }
 
     /* The sums of the lanes of four vectors, beside each other. */
     FOR_AVX2 ALWAYS __m128i sums_of_lanes(__m256i a, __m256i b, __m256i c, __m256i d) {
@@ -232,6 +243,100 @@ cdef extern from *:
         }
     }
 
+    /* `vectors` times eight outputs whose places in the window are two samples apart, so that one load has a pair of
+       neighbours for each of them: a lane of `one` after the other, for all. With `between`, every second vector has
+       the outputs that lie between those of the one before it. Before `first` all coefficients are 0. */
+    #define PLACE(v) (between ? 16 * ((v) / 2) + (v) % 2 : 16 * (v))
+    FOR_AVX2 ALWAYS void lanes_avx2(const int16_t *c, const int16_t *x, const int begin, const int end, const int first,
+                                    const int length, int centre, __m128i shift, const int between, const int vectors,
+                                    __m256i *sum) {
+        for (ptrdiff_t lane = begin; lane < end; lane += 2) {
+            const __m256i coarse = _mm256_set1_epi32(pair_at(c + length + lane));
+            __m256i s[4];
+            for (int v = 0; v < 4; v++)
+                s[v] = _mm256_setzero_si256();
+            for (ptrdiff_t j = first; j < length; j += 16) {
+                const __m256i fine = _mm256_set1_epi32(pair_at(c + lane + j));
+                for (int v = 0; v < vectors; v++)
+                    s[v] = _mm256_add_epi32(s[v], _mm256_madd_epi16(LOAD(x + lane + j + PLACE(v)), fine));
+            }
+            for (int v = 0; v < vectors; v++) {
+                s[v] = _mm256_sra_epi32(s[v], shift);
+                s[v] = _mm256_add_epi32(s[v], _mm256_madd_epi16(LOAD(x + centre + lane + PLACE(v)), coarse));
+                sum[v] = _mm256_add_epi32(sum[v], s[v]);
+            }
+        }
+    }
+    #undef PLACE
+
+    FOR_AVX2 ALWAYS void beside_avx2(const int16_t *c, const int16_t *x, const int length, const int first, int centre,
+                                     __m128i shift, const int between, const int vectors, __m256i *sum) {
+        for (int v = 0; v < vectors; v++)
+            sum[v] = _mm256_set1_epi32(1 << 13);
+        lanes_avx2(c, x, 0, first % 16, first / 16 * 16 + 16, length, centre, shift, between, vectors, sum);
+        lanes_avx2(c, x, first % 16, 16, first / 16 * 16, length, centre, shift, between, vectors, sum);
+        for (int v = 0; v < vectors; v++)
+            sum[v] = _mm256_srai_epi32(sum[v], 14);
+    }
+
+    /* Half the rate. */
+    FOR_AVX2 ALWAYS void filter_halving(const Kernel *k, const int16_t *x, int count, int16_t *dst, const int length,
+                                        const int first) {
+        const __m128i shift = _mm_cvtsi32_si128(k->shift);
+        __m256i s[4];
+        for (; count >= 32; count -= 32, x += 64, dst += 32) {
+            beside_avx2(k->coefficients, x, length, first, k->centre, shift, 0, 4, s);
+            for (int v = 0; v < 4; v += 2)
+                _mm256_storeu_si256((__m256i *)(dst + 8 * v),
+                                    _mm256_permute4x64_epi64(_mm256_packs_epi32(s[v], s[v + 1]), 0xD8));
+        }
+        for (; count >= 16; count -= 16, x += 32, dst += 16) {
+            beside_avx2(k->coefficients, x, length, first, k->centre, shift, 0, 2, s);
+            _mm256_storeu_si256((__m256i *)dst, _mm256_permute4x64_epi64(_mm256_packs_epi32(s[0], s[1]), 0xD8));
+        }
+        for (; count > 0; count--, x += 2)
+            *dst++ = one(k, k->coefficients, x);
+    }
+
+    /* Twice the rate, where every second output is an input sample. */
+    FOR_AVX2 ALWAYS void filter_doubling(const Kernel *k, int row, const int16_t *x, int count, int16_t *dst,
+                                         const int length, const int first) {
+        const int made = 1 - k->same;
+        const int16_t *c = k->coefficients + made * (length + 16), *copied = x + k->same_at;
+        const __m128i shift = _mm_cvtsi32_si128(k->shift);
+        const __m256i in_turns = _mm256_broadcastsi128_si256(
+            _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
+        __m256i s[4];
+        if (row == k->same && count > 0) {
+            *dst++ = *copied;
+            count--;
+            x += row;  /* the phase: output 1 stands half a sample behind output 0 */
+            copied += row;
+        }
+        copied += made;
+        for (; count >= 64; count -= 64, x += 32) {
+            beside_avx2(c, x, length, first, k->centre, shift, 1, 4, s);
+            for (int v = 0; v < 4; v += 2, copied += 16, dst += 32) {
+                const __m256i a = _mm256_shuffle_epi8(_mm256_packs_epi32(s[v], s[v + 1]), in_turns), b = LOAD(copied);
+                const __m256i low = _mm256_unpacklo_epi16(a, b), high = _mm256_unpackhi_epi16(a, b);
+                _mm256_storeu_si256((__m256i *)dst, _mm256_permute2x128_si256(low, high, 0x20));
+                _mm256_storeu_si256((__m256i *)(dst + 16), _mm256_permute2x128_si256(low, high, 0x31));
+            }
+        }
+        for (; count >= 32; count -= 32, x += 16, copied += 16, dst += 32) {
+            beside_avx2(c, x, length, first, k->centre, shift, 1, 2, s);
+            const __m256i a = _mm256_shuffle_epi8(_mm256_packs_epi32(s[0], s[1]), in_turns), b = LOAD(copied);
+            const __m256i low = _mm256_unpacklo_epi16(a, b), high = _mm256_unpackhi_epi16(a, b);
+            _mm256_storeu_si256((__m256i *)dst, _mm256_permute2x128_si256(low, high, 0x20));
+            _mm256_storeu_si256((__m256i *)(dst + 16), _mm256_permute2x128_si256(low, high, 0x31));
+        }
+        for (; count > 0; count -= 2, x++, copied++) {
+            *dst++ = one(k, c, x);
+            if (count > 1)
+                *dst++ = *copied;
+        }
+    }
+
     /* The usual ratios have loops of their own, with known distances between the outputs or a known number of steps. */
     FOR_AVX2 static void filter_avx2(const Kernel *k, int row, const int16_t *x, int count, int16_t *dst) {
         const int up = k->up, down = k->down;
@@ -240,13 +345,15 @@ cdef extern from *:
         else if (up > 3)
             filter_along(k, row, x, count, dst, k->steps);
         else if (up == 1 && down == 2)
-            filter_across(k, row, x, count, dst, 1, 2);
+            k->steps == 8 && k->first == 0 ? filter_halving(k, x, count, dst, 128, 0)
+                                           : filter_halving(k, x, count, dst, 16 * k->steps, k->first);
         else if (up == 1 && down == 3)
             filter_across(k, row, x, count, dst, 1, 3);
         else if (up == 1 && down == 6)
             filter_across(k, row, x, count, dst, 1, 6);
-        else if (up == 2 && down == 1)
-            filter_across(k, row, x, count, dst, 2, 1);
+        else if (up == 2 && down == 1 && k->same >= 0)
+            k->steps == 3 && k->first == 12 ? filter_doubling(k, row, x, count, dst, 48, 12)
+                                            : filter_doubling(k, row, x, count, dst, 16 * k->steps, k->first);
         else if (up == 2 && down == 3)
             filter_across(k, row, x, count, dst, 2, 3);
         else
@@ -282,6 +389,9 @@ cdef extern from *:
         int shift
         int up
         int down
+        int first
+        int same
+        int same_at
     void filter_block(const Kernel* kernel, int row, const short* x, int count, short* dst) noexcept nogil
     bint publish(Filter** head, Filter* expected, Filter* item) noexcept nogil
     Filter* head_of(Filter** head) noexcept nogil
@@ -355,6 +465,38 @@ cdef bint quantised(Filter* f, const double* exact, int shift) noexcept nogil:
     return True
 
 
+cdef int only_tap(const Filter* f, int row) noexcept nogil:
+    # Which sample all outputs of this row are, to the bit and whatever the others; -1 when they are filtered.
+    cdef const short* c = f.coefficients + row * (f.taps + STEP)
+    cdef double rest = 8.0      # what shifting negative sums rounds away
+    cdef int j, found = -1
+    for j in range(STEP):
+        if c[f.taps + j] == 1 << 14 and found < 0:
+            found = f.centre + j
+        elif c[f.taps + j]:
+            return -1
+    for j in range(f.taps):
+        rest += fabs(<double>c[j]) * 32768.0 / (1 << f.shift)
+    return found if rest < 1 << 13 else -1
+
+
+cdef void note_simple(Filter* f) noexcept nogil:
+    # What need not be computed.
+    cdef int row, j
+    f.same, f.first = -1, f.taps
+    for row in range(f.up):
+        j = only_tap(f, row)
+        if j >= 0:
+            f.same, f.same_at = row, j
+    for row in range(f.up):
+        if row == f.same:
+            continue
+        j = 0
+        while j < f.first and f.coefficients[row * (f.taps + STEP) + j] == 0:
+            j += 1
+        f.first = j // 2 * 2
+
+
 cdef bint set_coefficients(Filter* f, int half, double cutoff) noexcept nogil:
     # False when there is no memory, or they do not fit.
     cdef double* exact = <double*>malloc(<size_t>f.up * f.taps * sizeof(double))
@@ -391,6 +533,8 @@ cdef bint set_coefficients(Filter* f, int half, double cutoff) noexcept nogil:
         done = quantised(f, exact, shift)
         shift -= 1
     free(exact)
+    if done:
+        note_simple(f)
     return done
 
 
@@ -519,6 +663,7 @@ cdef int resampler_process(Resampler* r, const short* src, int n, short* dst, in
     history = f.history
     kernel.coefficients, kernel.steps, kernel.centre = f.coefficients, f.taps // STEP, f.centre
     kernel.shift, kernel.up, kernel.down, kernel.places = f.shift, f.up, f.down, f.places
+    kernel.first, kernel.same, kernel.same_at = f.first, f.same, f.same_at
     while n > 0:
         block = n if n < BLOCK else BLOCK
         memcpy(window, r.history, history * sizeof(short))
