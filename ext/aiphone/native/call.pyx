@@ -19,26 +19,28 @@ from aiphone.native.tap cimport Tap, tap_release
 
 cdef extern from *:
     """
-    typedef float four_floats __attribute__((vector_size(16)));
-    typedef short four_shorts __attribute__((vector_size(8)));
+    #if defined(__SSE2__)
+    #include <emmintrin.h>
+    #endif
 
-    /* In an order that suits vectors: the compiler may not choose one for floats. */
+    /* Exact. Two squares fill 32 bits, without a sign; more need 64. */
     static double sum_of_squares(const short *pcm, int n) {
-        four_floats sums[4] = {{0}};
-        double total = 0.0;
+        int64_t total = 0;
         int i = 0;
-        for (; i + 16 <= n; i += 16)
-            for (int k = 0; k < 4; k++) {
-                four_shorts narrow;
-                four_floats x;
-                memcpy(&narrow, pcm + i + 4 * k, sizeof narrow);
-                x = __builtin_convertvector(narrow, four_floats);
-                sums[k] += x * x;
-            }
-        for (; i < n; i++) total += (double)pcm[i] * (double)pcm[i];
-        sums[0] = (sums[0] + sums[2]) + (sums[1] + sums[3]);
-        for (int k = 0; k < 4; k++) total += sums[0][k];
-        return total;
+    #if defined(__SSE2__)
+        const __m128i zero = _mm_setzero_si128();
+        __m128i a = zero, b = zero;
+        int64_t two[2];
+        for (; i + 8 <= n; i += 8) {
+            const __m128i x = _mm_loadu_si128((const __m128i *)(pcm + i)), pairs = _mm_madd_epi16(x, x);
+            a = _mm_add_epi64(a, _mm_unpacklo_epi32(pairs, zero));
+            b = _mm_add_epi64(b, _mm_unpackhi_epi32(pairs, zero));
+        }
+        _mm_storeu_si128((__m128i *)two, _mm_add_epi64(a, b));
+        total = two[0] + two[1];
+    #endif
+        for (; i < n; i++) total += (int32_t)pcm[i] * pcm[i];
+        return (double)total;
     }
     """
     double sum_of_squares(const short* pcm, int n) noexcept nogil
