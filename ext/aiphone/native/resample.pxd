@@ -20,6 +20,9 @@ cdef struct Filter:
     void* memory          # what they lie in
     Filter* next
 
+cdef enum:
+    RESAMPLER_HISTORY = 160   # the most that one of 8 and 16 kHz has
+
 cdef struct Resampler:
     # Settings.
     const Filter* filter  # NULL when the rates are equal
@@ -28,6 +31,9 @@ cdef struct Resampler:
     int phase             # of the next output sample, in units of 1 / up
     short* history        # the last samples, as many as the filter needs
 
+# In memory of the caller's: `room` samples of history. False when the pair is not supported, they do not suffice, or
+# there is no memory for the coefficients. Not to be freed.
+cdef bint resampler_init(Resampler* r, int rate_in, int rate_out, short* history, int room) noexcept nogil
 # NULL when the pair is not supported or there is no memory.
 cdef Resampler* resampler_new(int rate_in, int rate_out) noexcept nogil
 # Accepts NULL.
@@ -38,5 +44,3 @@ cdef int resampler_process(Resampler* r, const short* src, int n, short* dst, in
 cdef int resampler_max_out(const Resampler* r, int n) noexcept nogil
 # Group delay in samples of the output rate.
 cdef int resampler_delay(const Resampler* r) noexcept nogil
-# The most memory that one of 8 and 16 kHz has beside its struct; tables are shared.
-cdef int resampler_bytes() noexcept nogil

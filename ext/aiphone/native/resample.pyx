@@ -596,11 +596,28 @@ cdef const Filter* filter_for(int rate_in, int rate_out) noexcept nogil:
             f = f.next
 
 
+cdef bint supported(int rate_in, int rate_out) noexcept nogil:
+    if not (LOWEST <= rate_in <= HIGHEST and LOWEST <= rate_out <= HIGHEST):
+        return False
+    return rate_out // gcd(rate_in, rate_out) <= MOST_PHASES
+
+
+cdef bint resampler_init(Resampler* r, int rate_in, int rate_out, short* history, int room) noexcept nogil:
+    r.filter = NULL
+    r.history = history
+    if not supported(rate_in, rate_out):
+        return False
+    if rate_in != rate_out:
+        r.filter = filter_for(rate_in, rate_out)
+        if r.filter == NULL or r.filter.history > room:
+            return False
+    resampler_reset(r)
+    return True
+
+
 cdef Resampler* resampler_new(int rate_in, int rate_out) noexcept nogil:
     cdef Resampler* r
-    if not (LOWEST <= rate_in <= HIGHEST and LOWEST <= rate_out <= HIGHEST):
-        return NULL
-    if rate_out // gcd(rate_in, rate_out) > MOST_PHASES:
+    if not supported(rate_in, rate_out):
         return NULL
     r = <Resampler*>calloc(1, sizeof(Resampler))
     if r == NULL:
@@ -637,10 +654,6 @@ cdef int resampler_max_out(const Resampler* r, int n) noexcept nogil:
 
 cdef int resampler_delay(const Resampler* r) noexcept nogil:
     return 0 if r.filter == NULL else r.filter.delay
-
-
-cdef int resampler_bytes() noexcept nogil:
-    return 160 * sizeof(short)
 
 
 cdef int outputs_of(const Resampler* r, long long n) noexcept nogil:
