@@ -156,7 +156,8 @@ class Session:
     def __init__(self, data: bytes) -> None:
         Session.peers = Session.peers or Peers()
         self.reader = Reader(data)
-        self.engine = NativeEngine(self.CAPACITY, injected=True, rtp_timeout=2.0)
+        comfort = 1e-6 * (len(data) & 1)  # noise in our silence, described where the call knows comfort noise
+        self.engine = NativeEngine(self.CAPACITY, injected=True, rtp_timeout=2.0, comfort_level=comfort)
         self.calls: list[tuple[NativeCall, int, int]] = []
         self.now = 0.0
         self.seq = 65530
@@ -311,9 +312,16 @@ def engine_seeds() -> list[bytes]:
     secret = bytes.fromhex("8001") + b"".join(
         bytes([0x0A, 0x40, 0x60]) + bytes(32) + bytes([0x80 * (n == 3), n, 0x1D]) for n in range(6)
     )
+    # RFC 3389, both ways: speech, noise of three levels, one with a spectrum, one the loudest, speech again; then ours.
+    voice = (bytes([0x0A, 0x00, 0x61]) + bytes(33) + b"\x1d") * 3
+    levels = (b"\x0a\x00\x42\x28\x00\x3d", b"\x0a\x00\x46\x32" + bytes(range(5)) + b"\x5d", b"\x0a\x00\x42\x00\xff\x1d")
+    ours = bytes.fromhex("021000 5d 5d 18 3d 3d 1d")
+    noise = b"\x00\x09" + voice + b"".join(levels) + voice + levels[0] + ours
     return [
         talk,
         secret,
+        noise,
+        noise + b"\x0d",
         talk + bytes.fromhex("02ffff1d1d33031d1d340102031d1d4d1d"),
         # Recorded, in single slots, with gaps from 2 ms to 2.5 s, and again.
         talk

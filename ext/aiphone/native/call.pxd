@@ -7,7 +7,7 @@ from aiphone.native.jitter cimport Jitter
 from aiphone.native.delay cimport DelayConfig
 from aiphone.native.platform cimport Address, Batch, Wake
 from aiphone.native.plc cimport Plc
-from aiphone.native.resample cimport Resampler
+from aiphone.native.resample cimport RESAMPLER_HISTORY, Resampler
 from aiphone.native.ring cimport Ring
 from aiphone.native.rtp cimport RtpSource
 from aiphone.native.srtp cimport Crypto
@@ -167,11 +167,13 @@ cdef struct Call:
     Jitter jitter
     bint wide               # the last packet was wideband: the fields below are at 16 kHz, else at 8 kHz
     Plc* plc                # one of the next two
-    Plc* narrow_plc
-    Plc* wide_plc
+    Plc narrow_plc
+    Plc wide_plc
     Stretch sound           # decoded, not yet delivered
-    Resampler* up
-    Resampler* tap_down     # what a wideband call's recording needs
+    Resampler up
+    Resampler tap_down      # what a wideband call's recording needs
+    short up_history[RESAMPLER_HISTORY]
+    short tap_history[RESAMPLER_HISTORY]
     void* g722_in           # NULL: not installed
     EventReceiver keys_in
     double last_rtp
@@ -191,7 +193,8 @@ cdef struct Call:
     uint32_t noise_seed
 
     # Outbound.
-    Resampler* down
+    Resampler down
+    short down_history[RESAMPLER_HISTORY]
     void* g722_out          # NULL: not installed
     EventSender keys_out
     uint32_t ssrc
@@ -224,6 +227,10 @@ cdef struct Call:
     double last_sr_at
     int64_t sent_at_report
 
+    # What the rings lie in.
+    Frame frames_memory[INBOUND_FRAMES]
+    short playout_memory[PLAYOUT_SAMPLES]
+
 cdef enum:
     LATENESS_BINS = 400     # of 50 us: 0 to 20 ms; the last one is "more"
 
@@ -245,12 +252,13 @@ cdef struct Core:
     int64_t steps
     int64_t skipped         # steps that were given up because the thread came too late
 
+# With the GIL.
 cdef Call* call_new(int64_t key, int rtp_fd, int rtcp_fd, const Stream* stream, const DelayConfig* delay,
-                    uint32_t ssrc, uint16_t seq, uint32_t timestamp, const char* cname) noexcept nogil
+                    uint32_t ssrc, uint16_t seq, uint32_t timestamp, const char* cname) noexcept
 # Memory of one call.
 cdef int64_t call_bytes() noexcept nogil
-# Closes the sockets. Accepts NULL.
-cdef void call_free(Call* c) noexcept nogil
+# Closes the sockets. Accepts NULL. With the GIL.
+cdef void call_free(Call* c) noexcept
 # Record to another tap, or to none; lets go of the one before.
 cdef void call_tap(Call* c, Tap* tap) noexcept nogil
 # Encrypt with other keys, or not at all; lets go of the ones before.

@@ -3,42 +3,44 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
-from aiphone.native.alloc cimport allocation_noted, counted_calloc, counted_free
+from aiphone.native.alloc cimport allocation_noted, block_free, block_new
 from aiphone.native.delay cimport DelayConfig
 from aiphone.native.g722 cimport (
     g722_decoder_free, g722_decoder_new, g722_encoder_free, g722_encoder_new, g722_encoder_reset,
 )
 from aiphone.native.jitter cimport jitter_init
 from aiphone.native.platform cimport Address, address_equal, address_is_any, count, load_real, load_relaxed
-from aiphone.native.plc cimport Plc, plc_free, plc_new
-from aiphone.native.resample cimport Resampler, resampler_bytes, resampler_free, resampler_new, resampler_reset
-from aiphone.native.ring cimport ring_free, ring_init, ring_put
+from aiphone.native.plc cimport plc_init
+from aiphone.native.resample cimport RESAMPLER_HISTORY, resampler_init, resampler_reset
+from aiphone.native.ring cimport ring_place, ring_put
 from aiphone.native.srtp cimport Crypto, crypto_release
 from aiphone.native.stretch cimport stretch_init
 from aiphone.native.tap cimport Tap, tap_release
 
 cdef extern from *:
     """
-    typedef float four_floats __attribute__((vector_size(16)));
-    typedef short four_shorts __attribute__((vector_size(8)));
+    #if defined(__SSE2__)
+    #include <emmintrin.h>
+    #endif
 
-    /* In an order that suits vectors: the compiler may not choose one for floats. */
+    /* Exact. Two squares fill 32 bits, without a sign; more need 64. */
     static double sum_of_squares(const short *pcm, int n) {
-        four_floats sums[4] = {{0}};
-        double total = 0.0;
+        int64_t total = 0;
         int i = 0;
-        for (; i + 16 <= n; i += 16)
-            for (int k = 0; k < 4; k++) {
-                four_shorts narrow;
-                four_floats x;
-                memcpy(&narrow, pcm + i + 4 * k, sizeof narrow);
-                x = __builtin_convertvector(narrow, four_floats);
-                sums[k] += x * x;
-            }
-        for (; i < n; i++) total += (double)pcm[i] * (double)pcm[i];
-        sums[0] = (sums[0] + sums[2]) + (sums[1] + sums[3]);
-        for (int k = 0; k < 4; k++) total += sums[0][k];
-        return total;
+    #if defined(__SSE2__)
+        const __m128i zero = _mm_setzero_si128();
+        __m128i a = zero, b = zero;
+        int64_t two[2];
+        for (; i + 8 <= n; i += 8) {
+            const __m128i x = _mm_loadu_si128((const __m128i *)(pcm + i)), pairs = _mm_madd_epi16(x, x);
+            a = _mm_add_epi64(a, _mm_unpacklo_epi32(pairs, zero));
+            b = _mm_add_epi64(b, _mm_unpackhi_epi32(pairs, zero));
+        }
+        _mm_storeu_si128((__m128i *)two, _mm_add_epi64(a, b));
+        total = two[0] + two[1];
+    #endif
+        for (; i < n; i++) total += (int32_t)pcm[i] * pcm[i];
+        return (double)total;
     }
     """
     double sum_of_squares(const short* pcm, int n) noexcept nogil
@@ -49,28 +51,25 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef int parts(const Call* c) noexcept nogil:
     # What others allocated for the call.
-    return ((c.narrow_plc is not NULL) + (c.wide_plc is not NULL) + (c.up is not NULL) + (c.down is not NULL)
-            + (c.tap_down is not NULL) + (c.g722_in is not NULL) + (c.g722_out is not NULL))
+    return (c.g722_in is not NULL) + (c.g722_out is not NULL)
 
 
 cdef Call* call_new(int64_t key, int rtp_fd, int rtcp_fd, const Stream* stream, const DelayConfig* delay,
-                    uint32_t ssrc, uint16_t seq, uint32_t timestamp, const char* cname) noexcept nogil:
-    cdef Call* c = <Call*>counted_calloc(sizeof(Call))
+                    uint32_t ssrc, uint16_t seq, uint32_t timestamp, const char* cname) noexcept:
+    cdef Call* c = <Call*>block_new(sizeof(Call))
     if c is NULL:
         return NULL
     c.rtp_fd = -1
     c.rtcp_fd = -1
-    c.narrow_plc = plc_new(8000)
-    c.wide_plc = plc_new(16000)
-    c.up = resampler_new(8000, 16000)
-    c.down = resampler_new(16000, 8000)
-    c.tap_down = resampler_new(16000, 8000)
     c.g722_in = g722_decoder_new()
     c.g722_out = g722_encoder_new()
     allocation_noted(parts(c))
-    if (ring_init(&c.frames, sizeof(Frame), INBOUND_FRAMES) != 0
-            or ring_init(&c.playout, sizeof(short), PLAYOUT_SAMPLES) != 0
-            or c.narrow_plc is NULL or c.wide_plc is NULL or c.up is NULL or c.down is NULL or c.tap_down is NULL):
+    ring_place(&c.frames, sizeof(Frame), INBOUND_FRAMES, c.frames_memory)
+    ring_place(&c.playout, sizeof(short), PLAYOUT_SAMPLES, c.playout_memory)
+    if not (plc_init(&c.narrow_plc, 8000) and plc_init(&c.wide_plc, 16000)
+            and resampler_init(&c.up, 8000, 16000, c.up_history, RESAMPLER_HISTORY)
+            and resampler_init(&c.down, 16000, 8000, c.down_history, RESAMPLER_HISTORY)
+            and resampler_init(&c.tap_down, 16000, 8000, c.tap_history, RESAMPLER_HISTORY)):
         call_free(c)
         return NULL
     c.key = key
@@ -80,7 +79,7 @@ cdef Call* call_new(int64_t key, int rtp_fd, int rtcp_fd, const Stream* stream, 
     memcpy(c.cname, cname, CNAME_LEN)
     jitter_init(&c.jitter, delay)
     c.wide = c.stream.payload_type == PT_G722
-    c.plc = c.wide_plc if c.wide else c.narrow_plc
+    c.plc = &c.wide_plc if c.wide else &c.narrow_plc
     stretch_init(&c.sound, 16000 if c.wide else 8000)
     c.gain = 1.0
     c.gain_target = 1.0
@@ -99,28 +98,20 @@ cdef Call* call_new(int64_t key, int rtp_fd, int rtcp_fd, const Stream* stream, 
 
 cdef int64_t call_bytes() noexcept nogil:
     # The codecs' own state is a few hundred bytes.
-    return (sizeof(Call) + INBOUND_FRAMES * sizeof(Frame) + PLAYOUT_SAMPLES * sizeof(short) + 2 * sizeof(Plc)
-            + 3 * (sizeof(Resampler) + resampler_bytes()) + 2048)
+    return sizeof(Call) + 2048
 
 
-cdef void call_free(Call* c) noexcept nogil:
+cdef void call_free(Call* c) noexcept:
     if c is NULL:
         return
     if c.rtp_fd >= 0:
         close(c.rtp_fd)
     if c.rtcp_fd >= 0:
         close(c.rtcp_fd)
-    ring_free(&c.frames)
-    ring_free(&c.playout)
     allocation_noted(-parts(c))
-    plc_free(c.narrow_plc)
-    plc_free(c.wide_plc)
-    resampler_free(c.up)
-    resampler_free(c.down)
-    resampler_free(c.tap_down)
     g722_decoder_free(c.g722_in)
     g722_encoder_free(c.g722_out)
-    counted_free(c)
+    block_free(c)
 
 
 cdef void call_update(Call* c, const Stream* stream) noexcept nogil:
@@ -131,7 +122,7 @@ cdef void call_update(Call* c, const Stream* stream) noexcept nogil:
     cdef Address before = c.stream.remote
     if stream.payload_type != c.stream.payload_type:
         c.coded_len = 0     # what was coded and not sent is of the other codec
-        resampler_reset(c.down)
+        resampler_reset(&c.down)
         if c.g722_out is not NULL:
             g722_encoder_reset(c.g722_out)
     c.stream = stream[0]

@@ -24,6 +24,7 @@ cdef struct Delay:
     double weight           # of the next packet; grows, which makes all earlier ones count less
     double total
     double bins[DELAY_BINS]
+    int top                 # beyond it all bins are empty
     double late_share       # of the packets lately, as far as it was seen
     # Stalls: the network stands still, then delivers all at once.
     double last_arrival     # ms

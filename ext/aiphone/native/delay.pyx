@@ -23,6 +23,7 @@ from libc.string cimport memset
 cdef double BIN_MS = 2.0
 cdef double WINDOW_MS = 500.0
 cdef double FORGETTING = 0.998     # for each packet: half of the weight is in the last 350
+cdef double FORGOTTEN = 1e-9       # the newest packet counts 1 or more
 cdef double PRIOR = 3.0            # packets that the starting target is worth
 cdef double LATE_WEIGHT = 0.002    # of the newest packet in the share of late ones
 cdef double GROW_BELOW = 3.0       # ms
@@ -43,6 +44,7 @@ cdef void delay_init(Delay* d, const DelayConfig* config) noexcept nogil:
     bin = <int>(config.start_ms / BIN_MS) - 1
     bin = 0 if bin < 0 else (DELAY_BINS - 1 if bin >= DELAY_BINS else bin)
     d.bins[bin] = PRIOR
+    d.top = bin
     d.total = PRIOR
 
 
@@ -78,6 +80,10 @@ cdef void renormalise(Delay* d) noexcept nogil:
     cdef int i
     for i in range(DELAY_BINS):
         d.bins[i] /= d.weight
+        if d.bins[i] < FORGOTTEN:
+            d.bins[i] = 0.0
+    while d.top > 0 and d.bins[d.top] == 0.0:
+        d.top -= 1
     d.total /= d.weight
     d.weight = 1.0
 
@@ -86,7 +92,7 @@ cdef double quantile_ms(const Delay* d) noexcept nogil:
     # The delay that no more than the allowed share exceeds; within a bin, in proportion.
     cdef double share = 1.0 - d.config.quantile
     cdef double allowed = share * min(max(2.0 - d.late_share / share, 0.1), 2.0) * d.total, above = 0.0
-    cdef int i = DELAY_BINS - 1
+    cdef int i = d.top
     while i > 0 and above + d.bins[i] <= allowed:
         above += d.bins[i]
         i -= 1
@@ -132,8 +138,9 @@ cdef double delay_update(Delay* d, double transit_ms, double arrival_ms) noexcep
     follow_base(d, transit_ms, arrival_ms)
     relative = transit_ms - d.base
     if not peak(d, relative, arrival_ms):
-        bin = <int>(relative / BIN_MS)
-        d.bins[bin if bin < DELAY_BINS else DELAY_BINS - 1] += d.weight
+        bin = min(<int>(relative / BIN_MS), <int>DELAY_BINS - 1)
+        d.top = max(d.top, bin)
+        d.bins[bin] += d.weight
         d.total += d.weight
         d.weight /= FORGETTING
         if d.weight > 1e9:

@@ -74,11 +74,11 @@ cdef void comfort_noise(Call* c, short* dst, int n) noexcept nogil:
 cdef void change_rate(Call* c, bint wide) noexcept nogil:
     # The codec changed in mid-call. The last milliseconds of the old one are given up, not mixed with the new.
     c.wide = wide
-    c.plc = c.wide_plc if wide else c.narrow_plc
+    c.plc = &c.wide_plc if wide else &c.narrow_plc
     plc_reset(c.plc)
     stretch_init(&c.sound, 16000 if wide else 8000)
-    resampler_reset(c.up)
-    resampler_reset(c.tap_down)
+    resampler_reset(&c.up)
+    resampler_reset(&c.tap_down)
     if wide:
         g722_decoder_reset(c.g722_in)
 
@@ -228,7 +228,7 @@ cdef void hand_over(Core* core, Call* c, const short* sound, int n) noexcept nog
     if c.wide:
         memcpy(pcm, sound, n * sizeof(short))
     else:
-        taken = max(resampler_process(c.up, sound, n, pcm, FRAME), 0)
+        taken = max(resampler_process(&c.up, sound, n, pcm, FRAME), 0)
         memset(pcm + taken, 0, (made - taken) * sizeof(short))
     c.frame.flags |= c.sound_flags
     while done < made:
@@ -251,7 +251,7 @@ cdef void record(Call* c, const short* sound, int n) noexcept nogil:
     cdef short line[LINE_FRAME]
     cdef int made
     if c.wide:
-        made = max(resampler_process(c.tap_down, sound, n, line, LINE_FRAME), 0)
+        made = max(resampler_process(&c.tap_down, sound, n, line, LINE_FRAME), 0)
         memset(line + made, 0, (n // 2 - made) * sizeof(short))
         sound, n = line, n // 2
     tap_heard(c.tap, sound, n, since_tick(c))

@@ -103,7 +103,7 @@ cdef void encode(Call* c, const short* pcm) noexcept nogil:
         c.coded_len += g722_encode(c.g722_out, pcm, dst, FRAME)
         if c.tap is NULL:
             return
-    n = resampler_process(c.down, pcm, FRAME, line, 2 * LINE_FRAME)
+    n = resampler_process(&c.down, pcm, FRAME, line, 2 * LINE_FRAME)
     if n <= 0:
         return
     if c.tap is not NULL:

@@ -13,6 +13,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,6 +48,19 @@ static inline double load_real(const double *p) {
     return v;
 }
 static inline void store_real(double *p, double v) { __atomic_store(p, &v, __ATOMIC_RELAXED); }
+
+/* ------------------------------------------------------------------------------------------------- memory */
+
+/* `size` bytes, a power of 2, that begin at a multiple of it: on large pages where the system has them. NULL when there
+ * is no memory; free() gives it back. */
+static inline void *aligned_new(size_t size) {
+    void *p = NULL;
+    if (posix_memalign(&p, size, size) != 0) return NULL;
+#ifdef MADV_HUGEPAGE
+    madvise(p, size, MADV_HUGEPAGE);
+#endif
+    return p;
+}
 
 /* -------------------------------------------------------------------------------------------------- clock */
 

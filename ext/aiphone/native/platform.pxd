@@ -13,6 +13,8 @@ cdef extern from "platform.h" nogil:
     double load_real(const double* p)
     void store_real(double* p, double v)
 
+    void* aligned_new(size_t size)
+
     double clock_now()
     double wall_now()
     void sleep_until(double when)

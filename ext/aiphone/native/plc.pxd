@@ -31,6 +31,8 @@ cdef struct Plc:
     int back_lag          # its pitch period
     float back[PLC_LAG_MAX]   # its first period
 
+# In memory of the caller's, which is zero. False when the rate is not 8000 or 16000.
+cdef bint plc_init(Plc* p, int rate) noexcept nogil
 # NULL when the rate is not 8000 or 16000, or there is no memory.
 cdef Plc* plc_new(int rate) noexcept nogil
 # Accepts NULL.

@@ -38,13 +38,9 @@ cdef float LONG_FADE = 0.08   # in each one after that
 cdef float POWER_FLOOR = 250.0   # energy of 80 samples below which a correlation says nothing
 
 
-cdef Plc* plc_new(int rate) noexcept nogil:
-    cdef Plc* p
+cdef bint plc_init(Plc* p, int rate) noexcept nogil:
     if rate != 8000 and rate != 16000:
-        return NULL
-    p = <Plc*>calloc(1, sizeof(Plc))
-    if p == NULL:
-        return NULL
+        return False
     p.rate = rate
     p.step = rate // 100
     p.lag_min = p.step // 2
@@ -52,6 +48,14 @@ cdef Plc* plc_new(int rate) noexcept nogil:
     p.delay = p.lag_max // 4
     p.history_len = 3 * p.lag_max + p.delay
     p.ahead = -1
+    return True
+
+
+cdef Plc* plc_new(int rate) noexcept nogil:
+    cdef Plc* p = <Plc*>calloc(1, sizeof(Plc))
+    if p != NULL and not plc_init(p, rate):
+        free(p)
+        return NULL
     return p
 
 

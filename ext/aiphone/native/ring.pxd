@@ -21,6 +21,8 @@ cdef struct Ring:
 # 0, or -1 when there is no memory.
 cdef int ring_init(Ring* r, int64_t item, int64_t capacity) noexcept nogil
 cdef void ring_free(Ring* r) noexcept nogil
+# In memory of the caller's, item * capacity bytes; such a ring is not freed.
+cdef void ring_place(Ring* r, int64_t item, int64_t capacity, void* memory) noexcept nogil
 
 cdef inline int64_t ring_used(const Ring* r) noexcept nogil:
     # Any thread; a snapshot.

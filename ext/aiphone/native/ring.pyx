@@ -7,12 +7,16 @@ from aiphone.native.alloc cimport counted_calloc, counted_free
 from aiphone.native.platform cimport load_acquire, load_relaxed, store_release
 
 
-cdef int ring_init(Ring* r, int64_t item, int64_t capacity) noexcept nogil:
+cdef void ring_place(Ring* r, int64_t item, int64_t capacity, void* memory) noexcept nogil:
     r.item = item
     r.capacity = capacity
     r.head = 0
     r.tail = 0
-    r.data = <unsigned char*>counted_calloc(<size_t>(item * capacity))
+    r.data = <unsigned char*>memory
+
+
+cdef int ring_init(Ring* r, int64_t item, int64_t capacity) noexcept nogil:
+    ring_place(r, item, capacity, counted_calloc(<size_t>(item * capacity)))
     return 0 if r.data is not NULL else -1
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiphone.errors import MediaError
-from aiphone.native import rtp
+from aiphone.native import g711, rtp
 from aiphone.native.engine import NativeCall, NativeEngine, live_allocations
 
 
@@ -54,6 +54,47 @@ def add(engine: NativeEngine, port: int, **changes: object) -> tuple[NativeCall,
     rtp_socket.detach()
     rtcp_socket.detach()
     return call, local
+
+
+def test_many_calls_each_have_memory_of_their_own() -> None:
+    """More than share a large page; some go, and others take their places."""
+    engine = NativeEngine(40, injected=True)
+    before = live_allocations()
+    levels: dict[int, int] = {}
+    calls: list[NativeCall] = []
+
+    def come(engine: NativeEngine, peer_port: int, count: int) -> None:
+        for _ in range(count):
+            call, local = add(engine, peer_port)
+            assert (call.queued, call.played, call.stats()["packets_sent"]) == (0, 0, 0)
+            levels[local] = round(400 * 1.1 ** len(levels))
+            assert call.write(np.full(70000, levels[local], np.int16)) == 65536
+            calls.append(call)
+
+    with udp() as peer:
+        peer.setblocking(False)
+        come(engine, peer.getsockname()[1], 30)
+        for i in range(5):
+            engine.step(0.02 * i)
+        for call in calls[::2]:
+            call.close()
+        engine.step(0.1)
+        del calls[::2]
+        come(engine, peer.getsockname()[1], 15)
+        heard: dict[int, bytes] = {}
+        for i in range(6, 12):
+            engine.step(0.02 * i)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    packet, (_, sender) = peer.recvfrom(2048)
+                    heard[sender] = packet[12:]
+        assert len(heard) >= 30
+        for local, payload in heard.items():
+            assert g711.decode_ulaw(payload) == pytest.approx(levels[local], rel=0.045)
+    for call in calls:
+        call.close()
+    engine.stop()
+    assert live_allocations() == before
 
 
 @settings(max_examples=30, deadline=None)
