@@ -40,6 +40,7 @@ _DOUBT = 0.08  # seconds of silence more, while the network still hears a voice:
 _FADED = 0.05  # seconds of silence from which a voice may have ended
 _LEAST_FADING = 0.2  # seconds of voice, before its end is worth a guess
 _HANGOVER = 10  # windows after the last sign of a voice in which the network is still asked
+_FAR = 20.0  # dB under what this call's talker usually reaches: somebody else, far away
 _CALM = 60  # windows after which nobody's turn can be going on: two seconds
 
 
@@ -126,6 +127,7 @@ class VoiceDetector:
         self._first_voiced = 0  # frame
         self._last_window = 0  # last window at or above the stop threshold
         self._peak = SILENCE_DBFS
+        self._usual: float | None = None  # the loudest frame of a voice, over the voices so far
         self._faded = -1  # last voiced frame of the fade that was told
         self._stretch = 0  # first sample of the stretch
         self._given = 0  # samples before this one belong to an earlier stretch
@@ -151,6 +153,11 @@ class VoiceDetector:
     def calm(self) -> bool:
         """True when there has been none for two seconds: whoever speaks next begins something new."""
         return self.resting and self._idle_windows >= _CALM
+
+    @property
+    def far_below(self) -> float:
+        """Level in dBFS under which a voice is not this call's talker; silence before a voice was heard."""
+        return SILENCE_DBFS if self._usual is None else self._usual - _FAR
 
     @property
     def floor(self) -> float:
@@ -250,6 +257,7 @@ class VoiceDetector:
             self._faded = last
             return [Faded(self._frame(last).arrival, self._stretch, self._now())]
         self._active = False
+        self._usual = self._peak if self._usual is None else 0.5 * (self._usual + self._peak)
         self._idle_windows = 0
         self._ringing = _HANGOVER
         self._given = min(self._now(), end + int(settings.tail * INTERNAL_RATE))

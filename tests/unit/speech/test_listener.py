@@ -197,6 +197,35 @@ def test_our_own_echo_is_no_voice(bench: Bench) -> None:
     assert isinstance(bench.events[0], VoiceStarted)
 
 
+@pytest.mark.parametrize("speaking", [True, False])
+def test_somebody_far_away_is_nobody_while_we_speak(bench: Bench, speaking: bool) -> None:
+    call, echo = Call(), EchoGate()
+    bench.listener.attach("c1", call, None, echo)
+    call.feed(20, 0)
+    call.feed(30, 15_000)
+    call.feed(30, 0)
+    bench.engine.round()
+    bench.engine.round()
+    heard = len(bench.events)
+    assert heard == 2
+    # The line has no echo, and the gate knows it.
+    echo.queued(0, np.full(100 * 320, 3000 if speaking else 0, np.int16))
+    for _ in range(8):
+        call.feed(10, 0)
+        call.played += 3200
+        bench.engine.round()
+    call.feed(20, 1200)
+    call.played += 20 * 320
+    bench.engine.round()
+    bench.engine.round()
+    assert (len(bench.events) == heard) is speaking
+    if speaking:
+        call.feed(10, 12_000)
+        bench.engine.round()
+        bench.engine.round()
+        assert isinstance(bench.events[-1], VoiceStarted)
+
+
 def test_frames_without_a_packet_are_silence(bench: Bench) -> None:
     call = Call()
     bench.listener.attach("c1", call)
