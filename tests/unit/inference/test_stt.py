@@ -6,151 +6,18 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from fake_whisper import RATE, WAIT, Bench, FakeState, better_with_context, segment, voice
 
-from aiphone.clock import ManualClock
 from aiphone.cores import Cores
 from aiphone.errors import ConfigError, InferenceError
 from aiphone.events import Event, PartialTranscript, Stage, Transcribed, Urgency, WorkFailed
-from aiphone.inference.stt import SpeechToText
 from aiphone.inference.stt_guard import GuardPolicy
 from aiphone.inference.stt_states import KEPT
-from aiphone.inference.whisper_cpp import Aborted, DecodeParams, Segment, Token
-
-WAIT = 5.0
-RATE = 16_000
-
-
-def voice(seconds: float = 2.0, level: int = 3000) -> np.ndarray:
-    return np.full(int(seconds * RATE), level, np.int16)
-
-
-def segment(text: str, logprob: float = -0.1, no_speech: float = 0.0) -> Segment:
-    tokens = tuple(Token(index, f" {word}".encode(), 0.9, logprob) for index, word in enumerate(text.split()))
-    return Segment(text, 0.0, 1.0, no_speech, tokens)
-
-
-def better_with_context(params: DecodeParams, _stop: object) -> list[Segment]:
-    """What a model hears that is sure of nothing but what it heard with the whole context."""
-    return [segment("good text", -0.1) if params.audio_ctx == 0 else segment(f"bad {params.audio_ctx}", -0.8)]
-
-
-class FakeState:
-    """Says what its model's script says; can be held up."""
-
-    def __init__(self, model: FakeModel) -> None:
-        self.model = model
-        self.closed = False
-        self.busy = False
-        self.runs = 0
-
-    def full(
-        self,
-        pcm: np.ndarray,
-        params: DecodeParams,
-        *,
-        abort: Callable[[], bool] | None = None,
-        stop: Callable[[list[int]], bool] | None = None,
-    ) -> list[Segment]:
-        assert not self.closed
-        assert not self.busy, "two transcriptions in one state"
-        self.busy = True
-        self.runs += 1
-        try:
-            self.model.asked.append((self, len(pcm), params))
-            self.model.started.release()
-            if self.model.held is not None:
-                while not self.model.held.wait(0.001):
-                    if abort is not None and abort():
-                        raise Aborted("the transcription was cancelled.")
-            return self.model.answer(params, stop)
-        finally:
-            self.busy = False
-
-    def detect_language(self, pcm: np.ndarray, threads: int) -> tuple[str, float]:
-        self.model.detections.append(len(pcm))
-        return self.model.spoken
-
-    def close(self) -> None:
-        assert not self.closed
-        self.closed = True
-
-
-class FakeModel:
-    multilingual = True
-    n_audio_ctx = 1500
-    token_eot = 50257
-
-    def __init__(self) -> None:
-        self.states: list[FakeState] = []
-        self.asked: list[tuple[FakeState, int, DecodeParams]] = []
-        self.started = threading.Semaphore(0)
-        self.held: threading.Event | None = None
-        self.detections: list[int] = []
-        self.spoken = ("de", 0.9)
-        self.closed = False
-        self.answer: Callable[..., list[Segment]] = lambda _params, _stop: [segment("hello there")]
-
-    def new_state(self) -> FakeState:
-        self.states.append(FakeState(self))
-        return self.states[-1]
-
-    def token_bytes(self, token: int) -> bytes:
-        return f" w{token}".encode()
-
-    def knows_language(self, code: str) -> bool:
-        return code in ("en", "de", "ja", "auto")
-
-    def close(self) -> None:
-        assert all(state.closed for state in self.states), "a state outlived its model"
-        self.closed = True
-
-    def hold(self) -> threading.Event:
-        self.held = threading.Event()
-        return self.held
-
-
-class Inbox:
-    """Stands for the mailbox: what was posted, and a way to wait for it."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._arrived = threading.Condition()
-
-    def post(self, event: Event) -> None:
-        with self._arrived:
-            self.events.append(event)
-            self._arrived.notify_all()
-
-    def wait(self, count: int) -> list[Event]:
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self.events) >= count, WAIT), self.events
-            return list(self.events)
-
-
-class Bench:
-    def __init__(self, *, english_only: bool = False, **options: Any) -> None:
-        self.model = FakeModel()
-        self.model.multilingual = not english_only
-        self.inbox = Inbox()
-        self.clock = ManualClock(100.0)
-        self.stt = SpeechToText(
-            Path("ggml-fake.bin"),
-            post=self.inbox.post,
-            clock=self.clock,
-            threads=2,
-            load=lambda _path, _gpu, _flash: self.model,
-            **options,
-        )
-
-    def started(self) -> None:
-        assert self.model.started.acquire(timeout=WAIT)
+from aiphone.inference.whisper_cpp import DecodeParams, Segment, Token
 
 
 @pytest.fixture
@@ -836,40 +703,3 @@ def test_close_stops_running_work(make: Callable[..., Bench]) -> None:
     assert bench.inbox.events == []
     bench.model.closed = False
     bench.model.states.clear()
-
-
-# ------------------------------------------------------------------ any order
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from(["submit", "cancel", "release"]), st.sampled_from(["a", "b", "c"])), max_size=40)
-)
-def test_any_order_ends_with_every_state_accounted_for(steps: list[tuple[str, str]]) -> None:
-    bench = Bench(workers=2)
-    generation = 0
-    try:
-        for step, call in steps:
-            generation += 1
-            match step:
-                case "submit":
-                    bench.stt.submit(call, generation, voice(0.1))
-                case "cancel":
-                    bench.stt.cancel(call, generation)
-                case _:
-                    bench.stt.release(call)
-        for call in "abc":
-            bench.stt.release(call)
-        bench.stt.submit("last", generation + 1, voice(0.1))
-        while not any(event.call_id == "last" for event in bench.inbox.wait(1)):
-            bench.inbox.wait(len(bench.inbox.events) + 1)
-        bench.stt.release("last")
-    finally:
-        bench.stt.close()
-    assert all(state.closed for state in bench.model.states)
-    assert not any(isinstance(event, WorkFailed) for event in bench.inbox.events)
-    assert len({(event.call_id, event.generation) for event in texts_of(bench)}) == len(texts_of(bench))
-
-
-def texts_of(bench: Bench) -> list[Transcribed]:
-    return [event for event in bench.inbox.events if isinstance(event, Transcribed)]
