@@ -149,9 +149,8 @@ class _Line:
         masks = [False] * len(pcm)
         if self.echo is not None:
             masks = self.echo.mask(levels.tolist(), self.call.played, (frames.flags == 0).tolist())
-            if self.echo.sounding and not self.detector.active:
-                # Somebody far from the telephone may be heard between our words; nobody interrupts from there.
-                masks = [mask or level < self.detector.far_below for mask, level in zip(masks, levels, strict=True)]
+            # Somebody far from the telephone may be heard between our words; nobody interrupts from there.
+            self.detector.near_only = self.echo.sounding
         heard = zip(levels.tolist(), frames.arrival.tolist(), frames.flags.tolist(), masks, strict=True)
         for level, arrival, flag, masked in heard:
             self.detector.add_frame(level, arrival, flag == 0, masked=masked)

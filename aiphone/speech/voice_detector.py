@@ -115,6 +115,8 @@ class VoiceDetector:
 
     def __init__(self, settings: DetectorSettings | None = None) -> None:
         self._settings = settings or DetectorSettings()
+        self.near_only = False
+        """Whether a voice begins only if it is about as loud as this call's talker; what led up to it may be weaker."""
         # Input: the newest frames; the last of the deque has the number ``_frame_count - 1``.
         self._frames: deque[_Frame] = deque(maxlen=_REMEMBERED)
         self._frame_count = 0
@@ -127,7 +129,7 @@ class VoiceDetector:
         self._first_voiced = 0  # frame
         self._last_window = 0  # last window at or above the stop threshold
         self._peak = SILENCE_DBFS
-        self._usual: float | None = None  # the loudest frame of a voice, over the voices so far
+        self._usual = SILENCE_DBFS  # the loudest frame of a voice, over the voices so far
         self._faded = -1  # last voiced frame of the fade that was told
         self._stretch = 0  # first sample of the stretch
         self._given = 0  # samples before this one belong to an earlier stretch
@@ -153,11 +155,6 @@ class VoiceDetector:
     def calm(self) -> bool:
         """True when there has been none for two seconds: whoever speaks next begins something new."""
         return self.resting and self._idle_windows >= _CALM
-
-    @property
-    def far_below(self) -> float:
-        """Level in dBFS under which a voice is not this call's talker; silence before a voice was heard."""
-        return SILENCE_DBFS if self._usual is None else self._usual - _FAR
 
     @property
     def floor(self) -> float:
@@ -216,6 +213,9 @@ class VoiceDetector:
         threshold = settings.stop if self._voiced_windows else settings.start
         self._ringing = max(0, self._ringing - 1)
         gate = max(self._gate(), self._voiced_from()) if self._ringing else self._gate()
+        if self.near_only and self.resting and level < self._usual - _FAR:
+            self._idle_windows += 1
+            return []
         if probability < threshold or level < gate:
             self._voiced_windows = 0
             self._idle_windows += 1
@@ -257,7 +257,8 @@ class VoiceDetector:
             self._faded = last
             return [Faded(self._frame(last).arrival, self._stretch, self._now())]
         self._active = False
-        self._usual = self._peak if self._usual is None else 0.5 * (self._usual + self._peak)
+        known = self._usual > SILENCE_DBFS
+        self._usual = 0.5 * (self._usual + self._peak) if known else self._peak
         self._idle_windows = 0
         self._ringing = _HANGOVER
         self._given = min(self._now(), end + int(settings.tail * INTERNAL_RATE))
