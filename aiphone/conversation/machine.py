@@ -34,7 +34,7 @@ from aiphone import events as ev
 from aiphone.conversation import commands as cmd
 from aiphone.conversation.actor import Actor
 from aiphone.conversation.latency import Stopwatch
-from aiphone.conversation.overlap import DOUBT, DUCK_DB, REST, Overlap
+from aiphone.conversation.overlap import DOUBT, DUCK_DB, Overlap
 from aiphone.conversation.prompting import for_model, same_beginning, spoken_words
 from aiphone.conversation.reply import Reply
 from aiphone.conversation.speaker import FILLER
@@ -528,7 +528,7 @@ class Conversation(Actor):
 
     def _rest(self) -> None:
         """The voice over the answer meant nothing; perhaps more comes."""
-        self._set_timer("doubt", max(self._now, self._talking_over().ended + REST))
+        self._set_timer("doubt", max(self._now, self._talking_over().rest_until()))
 
     def _understand(self, stretches: list[ev.Pcm]) -> None:
         self._out.append(cmd.Transcribe(self.generation, Turn(stretches).audio(), ev.Urgency.ONCE))

@@ -223,7 +223,7 @@ def test_somebody_far_away_is_nobody_while_we_speak(bench: Bench, speaking: bool
         call.feed(10, 12_000)
         bench.engine.round()
         bench.engine.round()
-        assert [type(event) for event in bench.events[heard:]][0] is VoiceStarted
+        assert next(type(event) for event in bench.events[heard:]) is VoiceStarted
 
 
 def test_frames_without_a_packet_are_silence(bench: Bench) -> None:
