@@ -32,7 +32,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _SIGNALS = re.compile(
     r"(?:(?:m+|h?m+ h?m+|mm?h?m+|hm+|uh huh|uhuh|uh|um|ah+|oh+|aha|huh|ooh|wow|yeah|yep|yes|ya|ja|oui|si|sì|okay|ok|"
     r"right|sure|alright|all right|i see|i know|got it|great|good|nice|cool|fine|really|exactly|true|of course|"
-    r"thank you|thanks|genau|gut|d'accord|vale|claro|va bene)(?: |$)){1,4}"
+    r"thank you|thanks|genau|gut|d'accord|vale|claro|va bene)(?: |$)){1,12}"
 )
 _INVENTED = frozenset(
     {"you", "thank you", "thanks for watching", "thank you for watching", "bye", "the", "so", "i", "a", "sh", "shh"}

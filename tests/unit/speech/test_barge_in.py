@@ -16,7 +16,18 @@ def test_noise_means_nothing(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Mm-hm.", "Mhm.", "Yeah.", "Yeah, yeah.", "Okay.", "Uh-huh, right.", "Oh, I see.", "Oh wow.", "D\u2019accord."],
+    [
+        "Mm-hm.",
+        "Mhm.",
+        "Yeah.",
+        "Yeah, yeah.",
+        "Oh. Oh. Oh. Oh. Oh.",
+        "Okay.",
+        "Uh-huh, right.",
+        "Oh, I see.",
+        "Oh wow.",
+        "D\u2019accord.",
+    ],
 )
 def test_a_listener_wants_the_speaker_to_go_on(text: str) -> None:
     assert meaning(text) is Meaning.GO_ON
