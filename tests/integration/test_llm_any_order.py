@@ -28,7 +28,8 @@ from aiphone.store.sessions import SavedConversation
 
 pytestmark = pytest.mark.integration
 
-CELLS, SHARE = 768, 256
+SHARE = 256
+"""Tokens of a conversation; a byte is one for the tiny model."""
 CALLERS = ["Anna", "Bruno", "Carla", "Dmitri", "Elena"]
 PERSONAS = [
     Persona(prompt=prompt, sampling=Sampling(temperature=0, max_tokens=most))
@@ -40,13 +41,13 @@ WORDS = ["so", "yes", "well, then", "tell me more", "what was that?", "it is lat
 class Timed(LlamaCpp):
     """Decoding takes as long as its tokens say, so that what happens next does not depend on the machine."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, cells: int, threads: int = 1) -> None:
         self.clock = ManualClock(100.0)
         options = BackendOptions(
-            threads=threads, n_seq_max=6, n_ctx_per_call=SHARE, max_calls=5, n_batch=64, n_ctx_total=CELLS
+            threads=threads, n_seq_max=6, n_ctx_per_call=SHARE, max_calls=5, n_batch=64, n_ctx_total=cells
         )
         super().__init__(path, options, self.clock)
-        assert self.n_ctx == CELLS
+        assert self.n_ctx == cells
         self.shifts = 0
 
     def decode(self, entries: list[Entry]) -> int:  # type: ignore[override]
@@ -65,9 +66,10 @@ class Timed(LlamaCpp):
 class Telephones:
     """Calls that do something at random, and what is known of them."""
 
-    def __init__(self, backend: Timed, seed: int) -> None:
+    def __init__(self, backend: Timed, seed: int, callers: int) -> None:
         self.backend = backend
         self.random = random.Random(seed)
+        self.callers = CALLERS[:callers]
         self.events: list[Event] = []
         limits = Limits(n_ctx_per_call=SHARE, max_queue=4, max_wait=2.0, max_templates=1)
         self.scheduler = Scheduler(backend, post=self.events.append, clock=backend.clock, limits=limits)
@@ -154,7 +156,7 @@ class Telephones:
             self.saved[call] = SavedConversation((), shot.tokens, shot.kv, shot.fingerprint, shot.template_digest)
 
     def rush(self, _call: str) -> None:
-        for call in CALLERS:
+        for call in self.callers:
             self.ask(call)
 
     def talk(self, call: str) -> list[Message]:
@@ -171,7 +173,7 @@ class Telephones:
         """One of all that, and some steps of the loop."""
         acts: list[Callable[[str], None]] = [self.ask, self.ask, self.hear, self.interrupt, self.listen, self.listen]
         acts += [self.promote, self.save, self.hang_up, self.begin, self.rush]
-        self.random.choice(acts)(self.random.choice(CALLERS))
+        self.random.choice(acts)(self.random.choice(self.callers))
         self.work(self.random.choice([0, 1, 2, 8]))
         self.forgot |= any(call.dropped for call in self.room.calls.values())
 
@@ -219,7 +221,7 @@ class Telephones:
 
     def check_empty(self) -> None:
         """Hang up, and everything is free: the whole context can be filled by one sequence."""
-        for call in CALLERS:
+        for call in self.callers:
             self.hang_up(call)
         self.check()
         held = self.sequences()
@@ -256,12 +258,14 @@ def fill(backend: Timed, tokens: list[int]) -> None:
         assert backend.decode([Entry(0, at, tokens[at : at + backend.n_batch], True)]) == 0
 
 
-def play(backend: Timed, alone: Timed, seed: int, acts: int) -> tuple[list[float], Telephones]:
+def play(
+    backend: Timed, alone: Timed, seed: int, acts: int, callers: int = len(CALLERS)
+) -> tuple[list[float], Telephones]:
     """How far the conversations are from those of a fresh context, as a share of the largest logit."""
     for seq_id in range(backend.n_seq_max):
         backend.seq_rm(seq_id, 0)
     backend.shifts = 0
-    phones = Telephones(backend, seed)
+    phones = Telephones(backend, seed, callers)
     for _ in range(acts):
         phones.act()
         phones.check()
@@ -277,7 +281,7 @@ def play(backend: Timed, alone: Timed, seed: int, acts: int) -> tuple[list[float
             theirs = fresh_logits(alone, seq.tokens)
             off.append(float(np.abs(mine - theirs).max() / np.abs(theirs).max()))
     phones.check_empty()
-    fill(backend, [65] * CELLS)
+    fill(backend, [65] * backend.n_ctx)
     backend.seq_rm(0, 0)
     return off, phones
 
@@ -286,7 +290,7 @@ def play(backend: Timed, alone: Timed, seed: int, acts: int) -> tuple[list[float
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Timed, Timed]]:
     path = tmp_path_factory.mktemp("models") / "llama.gguf"
     write_llama(path)
-    crowd, alone = Timed(path, 1), Timed(path, 1)
+    crowd, alone = Timed(path, 3 * SHARE), Timed(path, 3 * SHARE)
     yield crowd, alone
     crowd.close()
     alone.close()
@@ -295,7 +299,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Timed, Time
 @pytest.fixture(scope="module")
 def starter(model_file: Callable[[str], Path]) -> Iterator[tuple[Timed, Timed]]:
     path = model_file("SmolLM2-135M-Instruct.Q4_1.gguf")
-    crowd, alone = Timed(path, 2), Timed(path, 2)
+    crowd, alone = Timed(path, SHARE, 2), Timed(path, SHARE, 2)
     yield crowd, alone
     crowd.close()
     alone.close()
@@ -334,7 +338,7 @@ def test_the_starter_model(starter: tuple[Timed, Timed]) -> None:
     """It rounds to 8 bits at each matrix: a tenth of the logits' range (see ``test_llm_real``)."""
     backend, alone = starter
     backend.can_shift = False
-    off, phones = play(backend, alone, 1, 14)
+    off, phones = play(backend, alone, 1, 8, callers=3)
     assert off
     assert max(off) < 0.1
     assert [event for event in phones.events if isinstance(event, ReplyText)]
