@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 _NO_SLOT = 1
 """``llama_decode``: could not find a KV slot for the batch."""
 
+_FULL = "the context of the language model is full"
+
 _SMALLEST_TEMPLATE = 8
 """Prefixes shorter than this are read again rather than kept."""
 
@@ -427,6 +429,7 @@ class Scheduler:
             return
         job.tokens.append(token)
         job.produced += 1
+        job.refused = 0
         self._say(call, job, job.assembler.feed(self._backend.piece(token)))
         if job.assembler.stopped:
             self._finish(call, job, "stop")
@@ -480,13 +483,14 @@ class Scheduler:
         for part in parts:
             self._room.pool.resync(part.seq)
         stuck = []
-        moved = False
+        moved = talked = False
         for part, entry in zip(parts, entries, strict=True):
             if len(part.seq.tokens) != entry.pos:
                 continue  # it lost its cache just now, and catches up later
             code = self._backend.decode([entry])
             if code == 0:
                 moved = True
+                talked = talked or part.call is not None
                 self._decoded(part, entry, 0)
             elif code == _NO_SLOT:
                 self._room.pool.resync(part.seq)
@@ -496,7 +500,20 @@ class Scheduler:
                 self._room.pool.clear(part.seq)
                 self._give_up_part(part, f"llama.cpp could not decode this conversation (code {code})")
         if stuck:
+            if not talked:
+                self._count_refusals(stuck)
             self._make_room(stuck, moved)
+
+    def _count_refusals(self, stuck: Sequence[_Part]) -> None:
+        """Whoever is refused more often than there is something to take for it does not fit: a template that was given
+        up is read again, and given up again, for ever."""
+        for part in stuck:
+            if part.call is None or part.call.job is None:
+                continue
+            part.call.job.refused += 1
+            if part.call.job.refused > self._backend.n_seq_max:
+                self._give_up_part(part, _FULL)
+                self._room.preempt(part.call)
 
     def _make_room(self, stuck: Sequence[_Part], moved: bool) -> None:
         """llama.cpp has fewer cells than the books say. ``moved``: others of the batch went on."""
@@ -509,7 +526,7 @@ class Scheduler:
         # Nothing is left to take from others: the most urgent does not fit at all, and those behind it perhaps do.
         for part in stuck:
             if part.call is not None:
-                self._give_up_part(part, "the context of the language model is full")
+                self._give_up_part(part, _FULL)
                 self._room.preempt(part.call)
                 return
 

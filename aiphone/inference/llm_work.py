@@ -74,6 +74,8 @@ class Job:
     cached_tokens: int | None = None
     produced: int = 0
     first_at: float | None = None
+    refused: int = 0
+    """How often llama.cpp found no cells for it since its last token, while no other conversation went on."""
 
     @property
     def ahead(self) -> bool:

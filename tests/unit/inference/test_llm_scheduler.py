@@ -449,6 +449,22 @@ def test_a_context_that_never_has_room_is_said():
     assert "full" in desk.failed("a")[0]
 
 
+def test_a_conversation_that_never_has_room_is_said_though_its_template_always_has():
+    """What is taken from others for it, a template above all, comes back as soon as there is room again."""
+    desk = Desk()
+    for call in "ab":
+        desk.open(call)
+    desk.run()
+    desk.ask("a", "hello")
+    refused = lambda entries: any(desk.call("a").seq and e.seq == desk.call("a").seq.seq_id for e in entries)  # noqa: E731
+    desk.model.fail = lambda entries: int(refused(entries))
+    desk.run(100)
+    assert "full" in desk.failed("a")[0]
+    prompt = desk.ask("b", "hello")
+    desk.run()
+    assert desk.text("b") == whole_reply(prompt)
+
+
 def test_a_bad_grammar_and_an_unknown_call_are_said():
     desk = Desk()
     desk.open("a")
