@@ -53,7 +53,7 @@ _FLOOR = re.compile(
     r"(?:(?:please|just|no|okay|hey) )*(?:stop|stop it|no|wait|wait a (?:moment|minute|second)|hello|help|hey|hold on|"
     r"hang on|one (?:moment|minute|second)|a (?:moment|minute|second)|excuse me|sorry|pardon|what|listen|enough|quiet|"
     r"be quiet|shut up|question|halt|stopp|nein|warte|warten sie|moment|non|arrête|arrêtez|attendez|attends|espera|"
-    r"espere|basta|aspetta|aspetti|alto|para|stop)(?: (?:please|now))?"
+    r"espere|basta|aspetta|aspetti|alto|para)(?: (?:please|now))?"
 )
 
 

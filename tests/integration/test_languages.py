@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from inbox import Inbox
 
 from aiphone.clock import SystemClock
 from aiphone.errors import ConfigError
-from aiphone.events import Event, Pcm, Transcribed
+from aiphone.events import Pcm, Transcribed
 from aiphone.inference.stt import SpeechToText
 from benchmarks.stt_corpus import SOUNDS, read_wav, upsample
 
@@ -55,26 +55,23 @@ class Ears:
     """A recogniser, and the final transcripts of each call."""
 
     def __init__(self, model: Path, language: str, *, translate: bool = False) -> None:
-        self._arrived = threading.Condition()
-        self._events: list[Event] = []
+        self._inbox = Inbox(60.0)
         self.stt = SpeechToText(
-            model, post=self._post, clock=SystemClock(), threads=2, workers=2, language=language, translate=translate
+            model,
+            post=self._inbox.post,
+            clock=SystemClock(),
+            threads=2,
+            workers=2,
+            language=language,
+            translate=translate,
         )
-
-    def _post(self, event: Event) -> None:
-        with self._arrived:
-            self._events.append(event)
-            self._arrived.notify_all()
 
     def hear(self, *turns: tuple[str, Pcm]) -> list[Transcribed]:
         """Each call's turn, all at once; the transcripts in the same order."""
-        with self._arrived:
-            self._events.clear()
+        self._inbox.events.clear()
         for call, pcm in turns:
             self.stt.submit(call, 1, pcm)
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self._events) >= len(turns), 60.0), self._events
-            found = {event.call_id: event for event in self._events}
+        found = {event.call_id: event for event in self._inbox.wait(len(turns))}
         transcribed = [found[call] for call, _ in turns]
         assert all(isinstance(event, Transcribed) for event in transcribed), transcribed
         return transcribed  # type: ignore[return-value]

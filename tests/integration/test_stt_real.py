@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from inbox import Inbox
 
 from aiphone.clock import SystemClock
 from aiphone.events import Event, PartialTranscript, Transcribed, Urgency, WorkFailed
@@ -40,25 +40,9 @@ def tiny(model_file: Callable[[str], Path]) -> Path:
     return model_file("ggml-tiny.en.bin")
 
 
-class Inbox:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._arrived = threading.Condition()
-
-    def post(self, event: Event) -> None:
-        with self._arrived:
-            self.events.append(event)
-            self._arrived.notify_all()
-
-    def wait(self, count: int) -> list[Event]:
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self.events) >= count, 60.0), self.events
-            return list(self.events)
-
-
 @pytest.fixture(scope="module")
 def shared(tiny: Path) -> Iterator[tuple[SpeechToText, Inbox]]:
-    inbox = Inbox()
+    inbox = Inbox(60.0)
     stt = SpeechToText(tiny, post=inbox.post, clock=SystemClock(), threads=2, workers=2, use_gpu=False)
     yield stt, inbox
     stt.close()
@@ -180,7 +164,7 @@ def test_a_model_file_that_is_damaged_while_it_is_in_use_changes_nothing(tiny: P
     recording("auth-thankyou")
     path = tmp_path / "ggml-tiny.en.bin"
     shutil.copyfile(tiny, path)
-    inbox = Inbox()
+    inbox = Inbox(60.0)
     stt = SpeechToText(path, post=inbox.post, clock=SystemClock(), threads=2, use_gpu=False)
     try:
         with path.open("r+b") as file:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from inbox import Inbox
 
 from aiphone.clock import ManualClock
-from aiphone.events import Event
 from aiphone.inference.stt import SpeechToText
 from aiphone.inference.whisper_cpp import Aborted, DecodeParams, Segment, Token
 
@@ -117,29 +117,11 @@ class FakeModel:
         return self.held
 
 
-class Inbox:
-    """Stands for the mailbox: what was posted, and a way to wait for it."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._arrived = threading.Condition()
-
-    def post(self, event: Event) -> None:
-        with self._arrived:
-            self.events.append(event)
-            self._arrived.notify_all()
-
-    def wait(self, count: int) -> list[Event]:
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self.events) >= count, WAIT), self.events
-            return list(self.events)
-
-
 class Bench:
     def __init__(self, *, english_only: bool = False, **options: Any) -> None:
         self.model = FakeModel()
         self.model.multilingual = not english_only
-        self.inbox = Inbox()
+        self.inbox = Inbox(WAIT)
         self.clock = ManualClock(100.0)
         self.stt = SpeechToText(
             Path("ggml-fake.bin"),
