@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from aiphone.events import Event, ReplyEnded, ReplyText
+from aiphone.events import ReplyEnded, ReplyText
 from aiphone.inference.llama_cpp_api import LlamaCpp
 from aiphone.inference.llm import SessionSnapshot
 from aiphone.inference.llm_backend import BackendOptions, Entry
@@ -110,12 +110,14 @@ def gap(path: Path, threads: int, size: int) -> Figures:
     bench.model.open("reads", peers.persona(4))
     bench.settle()
     bench.model.generate("speaks", 1, peers.story(who, 0))
-    alone = peers.gaps(bench.until_ended(1))
+    bench.until_ended(1)
+    alone = np.diff(bench.backend.forget()).tolist()
     bench.model.generate("speaks", 2, peers.story(who, 1))
-    head: list[Event] = [bench.events.get(timeout=600) for _ in range(5)]
+    for _ in range(5):
+        bench.events.get(timeout=600)
     bench.model.generate("reads", 1, [Message("user", peers.words(size))])
-    events = [*head, *bench.until_ended(2)]
-    beside = peers.gaps([event for event in events if event.call_id == "speaks"])
+    bench.until_ended(2)
+    beside = np.diff(bench.backend.forget()).tolist()
     bench.model.stop()
     median = statistics.median(alone)
     return {

@@ -22,7 +22,7 @@ from aiphone.cores import wait_gently
 from aiphone.events import Event, ReplyEnded, ReplyText, WorkFailed
 from aiphone.inference.llama_cpp_api import LlamaCpp
 from aiphone.inference.llm import LanguageModel
-from aiphone.inference.llm_backend import Entry
+from aiphone.inference.llm_backend import BackendOptions, Entry, Sampler
 from aiphone.inference.llm_scheduler import Limits
 from aiphone.persona import Message, Persona, Sampling
 
@@ -36,6 +36,28 @@ def fair_process() -> None:
     """Begin a benchmark: OpenMP as the server has it, and the same priority for all. Before anything is loaded."""
     wait_gently()
     priority.INFERENCE = 0  # our thread gives way to others; here the peers, who do not, would be the others
+
+
+class Watched(LlamaCpp):
+    """llama.cpp that notes when each token was chosen.
+
+    Text is posted when it can be shown: a token may end in the middle of a character, and a pause between two texts is
+    then one of two tokens.
+    """
+
+    times: dict[int, list[float]]
+
+    def sample(self, sampler: Sampler, index: int) -> int | None:
+        """See ``Backend``."""
+        token = super().sample(sampler, index)
+        self.times.setdefault(id(sampler), []).append(time.monotonic())
+        return token
+
+    def forget(self) -> list[float]:
+        """Times in seconds of the tokens of the longest answer since the last time; what it noted is gone."""
+        longest = max(self.times.values(), key=len, default=[])
+        self.times = {}
+        return longest
 
 
 class Bench:
@@ -53,9 +75,15 @@ class Bench:
             max_calls=calls,
             limits=LIMITS,
             n_ctx_total=n_ctx_total,
+            make_backend=self._watched,
             **more,
         )
         self.model.start()
+
+    def _watched(self, path: Path, options: BackendOptions) -> Watched:
+        self.backend = Watched(path, options)
+        self.backend.times = {}
+        return self.backend
 
     def until_ended(self, count: int) -> list[Event]:
         """All events up to the end of ``count`` replies."""

@@ -59,7 +59,7 @@ class Limits:
 
     n_ctx_per_call: int = 2048
     gap_budget: float = 0.10
-    """Seconds that reading a prompt may add between two tokens of a generating call."""
+    """Seconds that reading a prompt may add to 2.5 times the usual pause between two tokens of a generating call."""
     idle_budget: float = 0.25
     """Longest decode in seconds while nobody generates."""
     max_queue: int = 64

@@ -2,8 +2,10 @@
 
 The threads of a model meet hundreds of times for a token. Where another *process* shares a core with one of them, all
 wait for it each time, and two threads take several times longer than one. Nobody tells us of other processes, but the
-decodes themselves do: each kind of decode (a token, a few, a prompt) is done now and then with the other number of
-threads, and mostly with the number that was quicker of late. What is computed is the same.
+decodes themselves do: each kind of decode (a token, a few, a prompt) is done mostly with the number of threads that was
+quicker of late. A token, or one for each of a few calls, is tried now and then with the other number; a part of a
+prompt only while those say something else than it does, since everybody waits for it, and with one thread twice as
+long. What is computed is the same.
 
 No I/O and no clock: it is told what each decode cost.
 """
@@ -16,11 +18,17 @@ _WEIGHT = 0.4
 _TRY = 64
 """One decode in so many is done the other way, to see whether that has become the better one."""
 
+_TRY_DOUBTED = 8
+"""The same, of the parts of prompts, while single tokens have found something else."""
+
 _WORTH = 0.9
 """Fewer threads are taken when they need less than this part of the others' time: cores that are free are ours."""
 
 _FEW = 8
 """Tokens up to which a decode is a step of several calls, and no prompt."""
+
+_PROMPT = 3
+"""The kind of a decode with part of a prompt; 1 is a single token, 2 a few."""
 
 
 class Crew:
@@ -36,17 +44,27 @@ class Crew:
         if self._most == 1:
             return 1
         kind = _kind(tokens)
-        together, alone = self._cost.get((kind, False)), self._cost.get((kind, True))
-        if together is None:
-            return self._most
-        if alone is None:
-            return 1
-        fewer = alone < _WORTH * together
-        left = self._until_try.get(kind, _TRY)
-        self._until_try[kind] = left - 1 if left else _TRY
+        fewer = self._fewer(kind)
+        if fewer is None:
+            other = (kind, False) in self._cost
+            return 1 if other and (kind != _PROMPT or self._steps_differ(False)) else self._most
+        if kind == _PROMPT and not self._steps_differ(fewer):
+            return 1 if fewer else self._most
+        every = _TRY_DOUBTED if kind == _PROMPT else _TRY
+        left = self._until_try.get(kind, every)
+        self._until_try[kind] = left - 1 if left else every
         if not left:
             fewer = not fewer
         return 1 if fewer else self._most
+
+    def _fewer(self, kind: int) -> bool | None:
+        """Whether one thread has been the quicker for such decodes; None while one way was never tried."""
+        together, alone = self._cost.get((kind, False)), self._cost.get((kind, True))
+        return None if together is None or alone is None else alone < _WORTH * together
+
+    def _steps_differ(self, fewer: bool) -> bool:
+        """Whether the decodes of single tokens have found something else than ``fewer``."""
+        return (not fewer) in [self._fewer(kind) for kind in (1, 2)]
 
     def took(self, threads: int, tokens: int, seconds: float) -> None:
         """A decode of so many tokens by so many threads took ``seconds``."""
@@ -56,4 +74,4 @@ class Crew:
 
 
 def _kind(tokens: int) -> int:
-    return min(tokens, 2) if tokens <= _FEW else 3
+    return min(tokens, 2) if tokens <= _FEW else _PROMPT

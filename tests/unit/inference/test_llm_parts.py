@@ -14,7 +14,7 @@ def test_pace_begins_small_and_follows_the_measured_cost():
     pace = Pace(budget=0.1, idle_budget=0.2, n_batch=512)
     assert pace.chunk(0) == pace.chunk(1) == 16
     pace.measured(0, 16, 16 * 0.004)
-    assert pace.chunk(1) == 22
+    assert pace.chunk(1) == 20
     assert pace.chunk(0) == 45
     for _ in range(60):
         pace.measured(1, 50, 51 * 0.0001)
@@ -29,9 +29,25 @@ def test_pace_keeps_the_bound_on_a_machine_that_varies():
     for number in range(80):
         steady.measured(1, 20, 21 * 0.002)
         busy.measured(1, 20, 21 * (0.001 if number % 2 else 0.003))  # the same on average
-    assert steady.chunk(1) == 45
+    assert steady.chunk(1) == 40
     assert busy.chunk(1) * 0.003 <= 0.1
     assert busy.chunk(0) == pytest.approx(steady.chunk(0), rel=0.2)  # while nobody speaks the average counts
+
+
+@pytest.mark.parametrize("speaking", [1, 2, 4, 8, 16])
+def test_a_pause_beside_a_reader_is_within_what_is_promised_and_the_more_speak_the_more_is_read(speaking):
+    token, alone = 0.010, 0.015
+
+    def decode(tokens: int) -> float:
+        return alone + (tokens - 1) * token
+
+    pace = Pace(0.1, 0.25, 256)
+    for _ in range(40):
+        pace.measured(0, 20, 20 * token)
+        pace.measured(speaking, 0, decode(speaking))
+    usual, beside = decode(speaking), decode(speaking + pace.chunk(speaking))
+    assert beside <= 2.5 * usual + 0.1
+    assert beside - usual >= 0.7 * (1.5 * usual + 0.1)
 
 
 @given(

@@ -39,5 +39,22 @@ def test_a_prompt_and_a_token_are_judged_apart() -> None:
     assert decodes(crew, 20, 64, QUIET)[4] > 15
 
 
+def test_while_tokens_are_quick_with_all_threads_no_prompt_is_read_by_one() -> None:
+    crew = Crew(4)
+    decodes(crew, 50, 1, QUIET)
+    assert decodes(crew, 500, 64, QUIET) == {4: 500}
+
+
+def test_a_prompt_is_read_by_one_thread_when_tokens_have_shown_that_others_take_the_cores_and_by_all_later() -> None:
+    crew = Crew(4)
+    decodes(crew, 50, 1, QUIET)
+    decodes(crew, 50, 64, QUIET)
+    decodes(crew, 100, 1, BUSY)
+    assert decodes(crew, 200, 64, BUSY)[1] > 190
+    decodes(crew, 400, 1, QUIET)
+    decodes(crew, 100, 64, QUIET)
+    assert decodes(crew, 100, 64, QUIET) == {4: 100}
+
+
 def test_one_thread_stays_one() -> None:
     assert decodes(Crew(1), 30, 1, {1: 0.01}) == {1: 30}
