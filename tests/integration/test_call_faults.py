@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from callers import GREETING, answer, greeted, heard
+from faulty_server import BREAD, GERMANY, LONG, MUSIC, WEATHER
 from openai_stand_in import Hang, StandIn, chunk, good
 from server_process import CAPITAL, Server, in_loop
 
 from aiphone.caller import Caller
 from aiphone.store.sessions import SessionStore
+from benchmarks import server as server_module
 
 pytestmark = pytest.mark.integration
 
@@ -81,3 +85,54 @@ def test_a_disk_without_room_for_the_session(tmp_path: Path) -> None:
     assert info.messages == 2
     assert info.tokens > 32
     store.close()
+
+
+MODELS = ("SmolLM2-135M-Instruct.Q4_1.gguf", "ggml-tiny.en.bin", "en_US-joe-medium.onnx", "en_US-joe-medium.onnx.json")
+
+
+@pytest.fixture(scope="module")
+def models(model_file: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Copies, to do harm to."""
+    folder = tmp_path_factory.mktemp("models")
+    return [Path(shutil.copy(model_file(name), folder / name)) for name in MODELS]
+
+
+@pytest.fixture(scope="module")
+def faulty(models: list[Path]) -> Iterator[Server]:
+    """A server that fails whoever says certain words: see ``faulty_server``."""
+    program = Path(__file__).with_name("faulty_server.py")
+    llm, whisper, voice, _ = map(str, models)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(server_module, "command", lambda *flags: [sys.executable, str(program), *flags])
+        with Server(*FLAGS, "--reply-tokens", "24", "-ml", llm, "-mw", whisper, "--voice", voice) as server:
+            yield server
+
+
+FAULTS = {
+    WEATHER: "the model computed values that are not numbers",
+    MUSIC: "llama_decode failed with -3",
+    BREAD: "the context of the language model is full",
+    GERMANY: "the voice was told to fail",
+    LONG: "the recogniser was told to fail",
+}
+
+
+def test_models_that_fail_one_call_each_and_whose_files_are_gone(faulty: Server, models: list[Path]) -> None:
+    """Some files are written over, as a download does, and some removed. Who is hit hears so and goes on."""
+
+    async def all_of_them() -> list[list[str]]:
+        hit = [conversation(faulty, f"hit{number}", fault, CAPITAL) for number, fault in enumerate(FAULTS)]
+        return await asyncio.gather(*hit, conversation(faulty, "beside", CAPITAL, CAPITAL))
+
+    for path in models[:2]:
+        path.write_bytes(b"\xff" * 1000)
+    for path in models[2:]:
+        path.unlink()
+    *hit, unhurt = in_loop(all_of_them())
+    for (fault, reason), (apology, after) in zip(FAULTS.items(), hit, strict=True):
+        faulty.wait_log(reason, 1)
+        assert "sorry" in apology, fault
+        assert after, fault  # what was asked before is part of the question, so it may be about either
+        assert fault == GERMANY or "sorry" not in after, fault  # whose answer may name it again
+    assert ["paris" in text for text in unhurt] == [True, True]
+    faulty.wait_idle()
