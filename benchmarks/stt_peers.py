@@ -1,6 +1,7 @@
 """The ways to a text that ``benchmarks.stt`` compares, all with the same weights and number of threads.
 
-``ours``            context in proportion to the audio, timestamps, guard (``aiphone.inference.stt``)
+``ours``            context in proportion to the audio, timestamps, guard (``aiphone.inference.stt``); as in a call it
+                    is asked for what was said so far while the prompt is spoken, here every 1.2 s
 ``full``            whisper.cpp as it comes: flash attention and the whole context of 30 s for every prompt
 ``faster-whisper``  CTranslate2, greedy, float32 from the same float16 weights; needs ``pip install faster-whisper``
 """
@@ -12,20 +13,35 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aiphone.errors import AiphoneError
-from aiphone.events import INTERNAL_RATE, Pcm
+from aiphone.events import INTERNAL_RATE, Pcm, Urgency
 from aiphone.inference.stt import SpeechToText
+from aiphone.inference.stt_transcriber import Known
 from aiphone.inference.whisper_cpp import DecodeParams, WhisperModel
 from aiphone.models.catalogue import Catalogue, load_catalogue
 from aiphone.models.store import ModelStore
 
-Way = Callable[[Pcm], str]
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From a prompt's audio to its text."""
+
+    text: Callable[[Pcm], str]
+    """From the end of speech on: this is timed."""
+    hear: Callable[[Pcm], None] = lambda _: None
+    """What is done before."""
+
+
+_SO_FAR = 1.2
+"""Seconds from one transcript of what was said so far to the next. A call asks for one twice as often, and gets what
+the other calls leave."""
+
 
 FULL = "full"
 OURS = "ours"
@@ -45,7 +61,18 @@ def ways(stt: SpeechToText, path: Path, threads: int, use_gpu: bool, cache: Path
         params = DecodeParams(threads=threads, max_tokens=cap)
         return " ".join(segment.text for segment in state.full(samples, params))
 
-    chosen: dict[str, Way] = {OURS: lambda pcm: stt.transcribe(pcm, language="en").text, FULL: full}
+    known: Known = {}
+
+    def hear(pcm: Pcm) -> None:
+        known.clear()
+        step = int(_SO_FAR * INTERNAL_RATE)
+        for end in range(step, len(pcm), step):
+            stt.transcribe(pcm[:end], language="en", urgency=Urgency.PARTIAL, known=known)
+
+    def ours(pcm: Pcm) -> str:
+        return stt.transcribe(pcm, language="en", known=known).text
+
+    chosen = {OURS: Way(ours, hear), FULL: Way(full)}
     theirs = _faster_whisper(path.stem.removeprefix("ggml-"), threads, cache)
     if theirs is not None:
         chosen[FASTER] = theirs
@@ -74,7 +101,7 @@ def _faster_whisper(name: str, threads: int, cache: Path) -> Way | None:
         segments, _ = model.transcribe(samples, language="en", beam_size=1, condition_on_previous_text=False)
         return " ".join(segment.text for segment in segments)
 
-    return transcribe
+    return Way(transcribe)
 
 
 def original_weights(name: str, cache: Path) -> Path:

@@ -208,9 +208,22 @@ class SpeechToText:
         """
         self._transcriber.warm_up()
 
-    def transcribe(self, pcm: Pcm, *, language: str = "", prompt: str = "") -> Transcript:
-        """Transcribe on the thread that asks, past the queue. Any thread. Raises ``InferenceError``."""
-        return self._transcriber.transcribe(pcm, language=language or self._language, prompt=prompt)
+    def transcribe(
+        self,
+        pcm: Pcm,
+        *,
+        language: str = "",
+        prompt: str = "",
+        urgency: Urgency = Urgency.FINAL,
+        known: Known | None = None,
+    ) -> Transcript:
+        """Transcribe on the thread that asks, past the queue; ``known`` is what of a turn is known and becomes so.
+
+        Any thread. Raises ``InferenceError``.
+        """
+        return self._transcriber.transcribe(
+            pcm, language=language or self._language, prompt=prompt, urgency=urgency, known=known
+        )
 
     def status(self) -> dict[str, Any]:
         """Counters and sizes for the status page. Any thread."""

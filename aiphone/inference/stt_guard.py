@@ -41,7 +41,13 @@ class GuardPolicy:
     shortest: float = 1.1
     """Seconds that shorter audio is padded to; below one second whisper.cpp returns nothing."""
     longest: float = 28.0
-    """Seconds that one window holds at most; longer audio is cut in a pause."""
+    """Seconds that one window holds at most; longer audio is cut where it is quietest."""
+    settled: float = 5.0
+    """Seconds after which a window ends with the next pause: what lies before it is known when the turn ends."""
+    pause: float = 0.3
+    """Seconds of quiet that are such a pause."""
+    quiet: float = 10 ** (-20 / 10)
+    """Power of what is quiet, of the voice's."""
     tokens_per_second: float = 6.0
     tokens_more: int = 12
     """At most ``tokens_per_second`` times the length plus these."""
@@ -261,12 +267,19 @@ def is_silent(policy: GuardPolicy, pcm: npt.NDArray[np.float32]) -> bool:
 
 
 def windows(policy: GuardPolicy, pcm: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-    """Cut long audio where it is quietest, into pieces that one context holds; short audio is padded."""
+    """Cut long audio in its pauses, into pieces that one context holds; short audio is padded.
+
+    Where a cut is depends on what lies before it and shortly after: all pieces but the last stay when the audio grows.
+    """
     longest = int(policy.longest * SAMPLE_RATE)
     pieces = []
     rest = pcm
-    while len(rest) > longest:
-        cut = _quietest(rest[longest // 2 : longest]) + longest // 2
+    while True:
+        cut = _pause(policy, rest[:longest])
+        if cut is None and len(rest) > longest:
+            cut = _quietest(rest[longest // 2 : longest]) + longest // 2
+        if cut is None:
+            break
         pieces.append(rest[:cut])
         rest = rest[cut:]
     pieces.append(rest)
@@ -274,9 +287,33 @@ def windows(policy: GuardPolicy, pcm: npt.NDArray[np.float32]) -> list[npt.NDArr
     return [np.pad(piece, (0, max(0, shortest - len(piece)))) for piece in pieces]
 
 
+_FRAME = SAMPLE_RATE // 50
+
+
+def _pause(policy: GuardPolicy, pcm: npt.NDArray[np.float32]) -> int | None:
+    """Index of the middle of the first pause after ``settled`` seconds with as long a voice behind it."""
+    settled, least = round(policy.settled * 50), round(policy.pause * 50)
+    power = _power(pcm)
+    if len(power) < settled + 2 * least:
+        return None
+    # The voice is judged by the part that is there before any pause counts, so that a cut stays where it is.
+    quiet = power < policy.quiet * np.percentile(power[:settled], 90)
+    run = 0
+    for frame in range(settled, len(quiet)):
+        run = run + 1 if quiet[frame] else 0
+        if run == least:
+            return (frame + 1 - least // 2) * _FRAME if np.count_nonzero(~quiet[frame:]) >= least else None
+    return None
+
+
+def _power(pcm: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Of each whole 20 ms."""
+    frames = pcm[: len(pcm) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    return np.asarray((frames * frames).mean(axis=1))
+
+
 def _quietest(pcm: npt.NDArray[np.float32]) -> int:
     """Index of the middle of the quietest 0.2 s."""
-    step, width = SAMPLE_RATE // 50, 10
-    frames = pcm[: len(pcm) // step * step].reshape(-1, step)
-    energy = np.convolve((frames * frames).mean(axis=1), np.ones(width) / width, "valid")
-    return (int(np.argmin(energy)) + width // 2) * step
+    width = 10
+    energy = np.convolve(_power(pcm), np.ones(width) / width, "valid")
+    return (int(np.argmin(energy)) + width // 2) * _FRAME

@@ -216,6 +216,48 @@ def test_long_audio_is_cut_in_its_pauses() -> None:
     assert sum(map(len, pieces)) == len(pcm)
 
 
+def talking(*seconds: float) -> np.ndarray:
+    """A voice, a pause, a voice ... of so many seconds each, and the noise of the line under all of it."""
+    draw = np.random.default_rng(3)
+    parts = [
+        draw.normal(0, 0.001 if number % 2 else 0.1, round(length * RATE)).astype(np.float32)
+        for number, length in enumerate(seconds)
+    ]
+    return np.concatenate(parts)
+
+
+def test_after_some_seconds_a_window_ends_with_the_next_pause() -> None:
+    pcm = talking(2, 0.5, 4, 0.2, 1, 0.5, 6, 0.5, 1)
+    pieces = windows(POLICY, pcm)
+    assert [len(piece) / RATE for piece in pieces] == pytest.approx([7.85, 6.5, 1.35], abs=0.05)
+    np.testing.assert_array_equal(np.concatenate(pieces), pcm)
+
+
+def test_a_pause_with_nothing_behind_it_ends_no_window() -> None:
+    for behind in (0.0, 0.1, 0.2):
+        assert len(windows(POLICY, talking(7, 3, behind))) == 1
+    assert len(windows(POLICY, talking(7, 3, 0.4))) == 2
+
+
+def test_in_a_noisy_line_nothing_is_a_pause() -> None:
+    pcm = talking(7, 1, 4)
+    assert len(windows(POLICY, pcm)) == 2
+    assert len(windows(POLICY, pcm + np.random.default_rng(4).normal(0, 0.03, len(pcm)).astype(np.float32))) == 1
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.1, 9), st.floats(0.05, 2)), min_size=1, max_size=12),
+    st.lists(st.floats(0.2, 1), min_size=1, max_size=4),
+)
+def test_what_is_said_later_moves_no_cut(phrases: list[tuple[float, float]], shares: list[float]) -> None:
+    pcm = talking(*(length for phrase in phrases for length in phrase))
+    *complete, _ = windows(POLICY, pcm)
+    ends = np.cumsum([0, *map(len, complete)]).tolist()
+    for share in shares:
+        *earlier, _ = windows(POLICY, pcm[: int(share * len(pcm))])
+        assert np.cumsum([0, *map(len, earlier)]).tolist() == ends[: len(earlier) + 1]
+
+
 @given(st.integers(1, 100 * RATE))
 def test_no_window_is_longer_than_the_context(samples: int) -> None:
     pieces = windows(POLICY, np.zeros(samples, np.float32))
