@@ -140,6 +140,10 @@ class Settings:
     )  # fmt: skip
     no_gpu: bool = _option(False, "-ng", "--no-gpu", group="models", help="do not use a GPU")
     flash_attn: bool = _option(False, "-fa", "--flash-attn", group="models", help="flash attention")
+    no_flash_attn: bool = _option(
+        False, "-nfa", "--no-flash-attn", group="models",
+        help="none in the language model: on a CPU quicker with long instructions and few callers, slower with many",
+    )  # fmt: skip
     ctx_per_call: int = _option(
         2048, "--ctx-per-call", group="models", low=256, high=131_072, metavar="N",
         help="tokens of conversation that each call may hold",
@@ -329,6 +333,12 @@ class Settings:
         for flag, kind in (("--cache-type-k", self.cache_type_k), ("--cache-type-v", self.cache_type_v)):
             if kind not in ("f16", "q8_0"):
                 raise ConfigError(f"{flag} is '{kind}'; it takes f16 or q8_0")
+        if self.flash_attn and self.no_flash_attn:
+            raise ConfigError("--flash-attn and --no-flash-attn are both given; leave one of them out")
+        if self.no_flash_attn and self.cache_type_v != "f16":
+            raise ConfigError(
+                f"--cache-type-v {self.cache_type_v} needs flash attention; leave --no-flash-attn out, or choose f16"
+            )
         if not self.bot_name.strip():
             raise ConfigError("--bot-name is empty; give the assistant a name")
         return self

@@ -48,7 +48,9 @@ def throughput(path: Path, threads: int, size: int) -> Figures:
     """See the module's docstring."""
     who = peers.persona(size)
     bench = peers.Bench(path, threads)
-    options = BackendOptions(threads=threads, n_seq_max=12, n_ctx_per_call=4096, max_calls=CALLS, n_ctx_total=8192)
+    options = BackendOptions(
+        threads=threads, n_seq_max=12, n_ctx_per_call=4096, max_calls=CALLS, n_ctx_total=8192, flash_attn=peers.FLASH
+    )
     backend = LlamaCpp(path, options)
     llama = peers.high_level(path, threads)
     prompts = peers.rendered(backend, who)
@@ -272,7 +274,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", nargs="+", choices=sorted(PARTS), default=list(PARTS))
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("--model", type=Path, default=peers.MODEL)
+    parser.add_argument("--no-flash-attn", action="store_true", help="as the server's flag")
     options = parser.parse_args(arguments)
+    peers.FLASH = False if options.no_flash_attn else None
     peers.fair_process()
     results: dict[str, Any] = {"machine": machine()}
     print(results["machine"])

@@ -30,6 +30,8 @@ MODEL = default_models_dir(os.environ) / "SmolLM2-135M-Instruct.Q4_1.gguf"
 TOPICS = ["a lighthouse", "a tiger", "the moon", "a baker", "a train", "the sea", "a robot", "a garden"]
 SYSTEM = "You are a helpful assistant. You tell long stories."
 LIMITS = Limits(n_ctx_per_call=4096)
+FLASH: bool | None = None
+"""Flash attention in ours; None as it comes. Llama's own default is none."""
 
 
 def fair_process() -> None:
@@ -76,6 +78,7 @@ class Bench:
             limits=LIMITS,
             n_ctx_total=n_ctx_total,
             make_backend=self._watched,
+            flash_attn=FLASH,
             **more,
         )
         self.model.start()

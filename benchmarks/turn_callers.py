@@ -34,6 +34,7 @@ from benchmarks.server import environment
 from benchmarks.turn_sounds import levels, line_noise, mixed
 
 ANSWER_WITHIN = 8.0
+_BETWEEN_KEYS = 0.3
 """Seconds after which a turn has no answer."""
 HYBRID = (0.0, 0.62, 0.55, -0.31, 0.24, 0.18, -0.15, 0.11, -0.08, 0.05)
 """Impulse response of the echo's path, one tap for each 0.5 ms: a hybrid's is short and uneven (ITU-T G.168)."""
@@ -243,9 +244,11 @@ class SimulatedCaller:
         elif step.what == "keys":
             await self._until(self._zero + step.at)
             await self._silent(leg, self._plan.settle)
-            played = await leg.send_digits(step.sound, gap=0.3)
-            report |= {"first_voiced": played.started_at, "last_voiced": played.ended_at}
-            await self._answer(leg, played.ended_at or self._clock.now(), step)
+            played = await leg.send_digits(step.sound, gap=_BETWEEN_KEYS)
+            # What is played ends with a pause behind the last key, and the answer may fall into it.
+            last = played.ended_at and played.ended_at - _BETWEEN_KEYS
+            report |= {"first_voiced": played.started_at, "last_voiced": last}
+            await self._answer(leg, last or self._clock.now(), step)
             return
         elif step.what == "over":
             first = await self._heard_after(leg, self._last_heard, ANSWER_WITHIN)

@@ -71,7 +71,7 @@ def make_language_model(
         n_ctx_per_call=settings.ctx_per_call,
         n_gpu_layers=settings.gpu_layers,
         use_gpu=not settings.no_gpu,
-        flash_attn=True if settings.flash_attn else None,
+        flash_attn=True if settings.flash_attn else False if settings.no_flash_attn else None,
         kv_types=(settings.cache_type_k, settings.cache_type_v),
         cores=cores,
     )

@@ -103,7 +103,7 @@ class LanguageModel:
         calls expected at once; sequences for all of them and for a few persona templates are made. Calls beyond
         llama.cpp's limit share sequences, and read again what they lost.
     ``n_gpu_layers``, ``use_gpu``, ``flash_attn``, ``kv_types``
-        as in llama.cpp (``-ngl``, ``-ng``, ``-fa``, ``-ctk``/``-ctv``); -1 layers is all, ``flash_attn`` None lets
+        as in llama.cpp (``-ngl``, ``-ng``, ``-fa``, ``-nfa``, ``-ctk``/``-ctv``); -1 layers is all, ``flash_attn`` None lets
         llama.cpp decide.
     ``n_ctx_total``
         cells of the shared KV cache; None chooses them (``BackendOptions.n_ctx``).
@@ -137,7 +137,7 @@ class LanguageModel:
             if kind not in ("f16", "q8_0"):
                 raise InferenceError(f"The KV cache type '{kind}' is unknown: choose f16 or q8_0.")
         if kv_types[1] != "f16" and flash_attn is False:
-            raise InferenceError("Values of type q8_0 need flash attention: drop -fa off, or choose f16.")
+            raise InferenceError("Values of type q8_0 need flash attention: drop -nfa, or choose f16.")
         self._path = model_path
         self._post = post
         self._clock = clock

@@ -58,3 +58,22 @@ def test_an_unknown_cache_type_is_said():
     for wrong in (Settings(cache_type_k="q1"), Settings(cache_type_v="q1")):
         with pytest.raises(ConfigError, match="q8_0"):
             wrong.check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "flash"),
+    [(Settings(), None), (Settings(flash_attn=True), True), (Settings(no_flash_attn=True), False)],
+)
+def test_flash_attention_is_llama_cpp_s_choice_unless_told(settings, flash, monkeypatch):
+    given = {}
+    monkeypatch.setattr("aiphone.cli.language_model.LanguageModel", lambda *_, **options: given.update(options))
+    monkeypatch.setattr("aiphone.cli.language_model.resolve_llm", lambda *_: None)
+    make_language_model(settings, None, post=lambda _: None, clock=ManualClock())
+    assert given["flash_attn"] is flash
+
+
+def test_flash_attention_that_is_needed_cannot_be_turned_off():
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        Settings(flash_attn=True, no_flash_attn=True).check()
+    with pytest.raises(ConfigError, match="--no-flash-attn"):
+        Settings(cache_type_v="q8_0", no_flash_attn=True).check()
