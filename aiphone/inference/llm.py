@@ -103,8 +103,8 @@ class LanguageModel:
         calls expected at once; sequences for all of them and for a few persona templates are made. Calls beyond
         llama.cpp's limit share sequences, and read again what they lost.
     ``n_gpu_layers``, ``use_gpu``, ``flash_attn``, ``kv_types``
-        as in llama.cpp (``-ngl``, ``-ng``, ``-fa``, ``-nfa``, ``-ctk``/``-ctv``); -1 layers is all, ``flash_attn`` None lets
-        llama.cpp decide.
+        as in llama.cpp (``-ngl``, ``-ng``, ``-fa``, ``-nfa``, ``-ctk``/``-ctv``); -1 layers is all, ``flash_attn`` None
+        lets llama.cpp decide.
     ``n_ctx_total``
         cells of the shared KV cache; None chooses them (``BackendOptions.n_ctx``).
     ``cores``
