@@ -227,16 +227,16 @@ def talking(*seconds: float) -> np.ndarray:
 
 
 def test_after_some_seconds_a_window_ends_with_the_next_pause() -> None:
-    pcm = talking(2, 0.5, 4, 0.2, 1, 0.5, 6, 0.5, 1)
+    pcm = talking(2, 0.6, 4, 0.2, 1, 0.6, 6, 0.6, 1)
     pieces = windows(POLICY, pcm)
-    assert [len(piece) / RATE for piece in pieces] == pytest.approx([7.85, 6.5, 1.35], abs=0.05)
+    assert [len(piece) / RATE for piece in pieces] == pytest.approx([8.05, 6.6, 1.35], abs=0.05)
     np.testing.assert_array_equal(np.concatenate(pieces), pcm)
 
 
 def test_a_pause_with_nothing_behind_it_ends_no_window() -> None:
     for behind in (0.0, 0.1, 0.2):
         assert len(windows(POLICY, talking(7, 3, behind))) == 1
-    assert len(windows(POLICY, talking(7, 3, 0.4))) == 2
+    assert len(windows(POLICY, talking(7, 3, 0.6))) == 2
 
 
 def test_in_a_noisy_line_nothing_is_a_pause() -> None:
