@@ -47,18 +47,20 @@ class Watched(LlamaCpp):
     then one of two tokens.
     """
 
-    times: dict[int, list[float]]
+    def __init__(self, path: Path, options: BackendOptions) -> None:
+        self._times: dict[int, list[float]] = {}
+        super().__init__(path, options)
 
     def sample(self, sampler: Sampler, index: int) -> int | None:
         """See ``Backend``."""
         token = super().sample(sampler, index)
-        self.times.setdefault(id(sampler), []).append(time.monotonic())
+        self._times.setdefault(id(sampler), []).append(time.monotonic())
         return token
 
     def forget(self) -> list[float]:
         """Times in seconds of the tokens of the longest answer since the last time; what it noted is gone."""
-        longest = max(self.times.values(), key=len, default=[])
-        self.times = {}
+        longest = max(self._times.values(), key=len, default=[])
+        self._times = {}
         return longest
 
 
@@ -85,7 +87,6 @@ class Bench:
 
     def _watched(self, path: Path, options: BackendOptions) -> Watched:
         self.backend = Watched(path, options)
-        self.backend.times = {}
         return self.backend
 
     def until_ended(self, count: int) -> list[Event]:

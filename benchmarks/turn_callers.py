@@ -34,8 +34,9 @@ from benchmarks.server import environment
 from benchmarks.turn_sounds import levels, line_noise, mixed
 
 ANSWER_WITHIN = 8.0
-_BETWEEN_KEYS = 0.3
 """Seconds after which a turn has no answer."""
+_BETWEEN_KEYS = 0.3
+"""Seconds of silence behind each key."""
 HYBRID = (0.0, 0.62, 0.55, -0.31, 0.24, 0.18, -0.15, 0.11, -0.08, 0.05)
 """Impulse response of the echo's path, one tap for each 0.5 ms: a hybrid's is short and uneven (ITU-T G.168)."""
 FAINT_DBFS = -60.0

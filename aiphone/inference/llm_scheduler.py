@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 _NO_SLOT = 1
 """``llama_decode``: could not find a KV slot for the batch."""
 
-_FULL = "the context of the language model is full"
-
 _SMALLEST_TEMPLATE = 8
 """Prefixes shorter than this are read again rather than kept."""
 
@@ -512,8 +510,7 @@ class Scheduler:
                 continue
             part.call.job.refused += 1
             if part.call.job.refused > self._backend.n_seq_max:
-                self._give_up_part(part, _FULL)
-                self._room.preempt(part.call)
+                self._does_not_fit(part.call)
 
     def _make_room(self, stuck: Sequence[_Part], moved: bool) -> None:
         """llama.cpp has fewer cells than the books say. ``moved``: others of the batch went on."""
@@ -526,9 +523,12 @@ class Scheduler:
         # Nothing is left to take from others: the most urgent does not fit at all, and those behind it perhaps do.
         for part in stuck:
             if part.call is not None:
-                self._give_up_part(part, _FULL)
-                self._room.preempt(part.call)
+                self._does_not_fit(part.call)
                 return
+
+    def _does_not_fit(self, call: Call) -> None:
+        self._fail_job(call, "the context of the language model is full")
+        self._room.preempt(call)
 
     def _give_up_part(self, part: _Part, reason: str) -> None:
         if part.template is not None:

@@ -44,18 +44,20 @@ class Crew:
         if self._most == 1:
             return 1
         kind = _kind(tokens)
-        fewer = self._fewer(kind)
-        if fewer is None:
-            other = (kind, False) in self._cost
-            return 1 if other and (kind != _PROMPT or self._steps_differ(False)) else self._most
-        if kind == _PROMPT and not self._steps_differ(fewer):
-            return 1 if fewer else self._most
+        known = self._fewer(kind)
+        fewer = bool(known)  # all threads come first
+        if kind != _PROMPT or self._steps_differ(fewer):
+            first = known is None and (kind, False) in self._cost
+            if first or (known is not None and self._is_due(kind)):
+                fewer = not fewer
+        return 1 if fewer else self._most
+
+    def _is_due(self, kind: int) -> bool:
+        """Whether this decode is the one in so many that is done the other way."""
         every = _TRY_DOUBTED if kind == _PROMPT else _TRY
         left = self._until_try.get(kind, every)
         self._until_try[kind] = left - 1 if left else every
-        if not left:
-            fewer = not fewer
-        return 1 if fewer else self._most
+        return not left
 
     def _fewer(self, kind: int) -> bool | None:
         """Whether one thread has been the quicker for such decodes; None while one way was never tried."""
