@@ -45,7 +45,7 @@ class GuardPolicy:
     settled: float = 5.0
     """Seconds after which a window ends with the next pause: what lies before it is known when the turn ends."""
     pause: float = 0.5
-    """Seconds of quiet that are such a pause; with 0.3 a word in a hundred more of long turns is wrong (base)."""
+    """Seconds of quiet that are such a pause; words are lost at shorter ones (base)."""
     quiet: float = 10 ** (-20 / 10)
     """Power of what is quiet, of the voice's."""
     tokens_per_second: float = 6.0
