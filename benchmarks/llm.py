@@ -44,14 +44,18 @@ CALLS = 8
 Figures = dict[str, Any]
 
 
+def _like_ours(threads: int) -> BackendOptions:
+    """What a bare loop is given: the context that ``Bench`` makes."""
+    return BackendOptions(
+        threads=threads, n_seq_max=12, n_ctx_per_call=4096, max_calls=CALLS, n_ctx_total=8192, flash_attn=peers.FLASH
+    )
+
+
 def throughput(path: Path, threads: int, size: int) -> Figures:
     """See the module's docstring."""
     who = peers.persona(size)
     bench = peers.Bench(path, threads)
-    options = BackendOptions(
-        threads=threads, n_seq_max=12, n_ctx_per_call=4096, max_calls=CALLS, n_ctx_total=8192, flash_attn=peers.FLASH
-    )
-    backend = LlamaCpp(path, options)
+    backend = LlamaCpp(path, _like_ours(threads))
     llama = peers.high_level(path, threads)
     prompts = peers.rendered(backend, who)
     ours, bare, lock = [], [], []
@@ -78,12 +82,11 @@ def first(path: Path, threads: int, size: int) -> Figures:
     tokens = 64 if size >= 1000 else 16
     who = peers.persona(tokens, peers.words(size))
     bench = peers.Bench(path, threads)
-    backend = LlamaCpp(path, BackendOptions(threads=threads, n_seq_max=2, n_ctx_per_call=256, max_calls=1))
+    backend = LlamaCpp(path, _like_ours(threads))
     prompts = peers.rendered(backend, who)
-    backend.close()
     llama = peers.high_level(path, threads)
     list(llama.create_completion(prompts[0], max_tokens=1, temperature=0.0, stream=True))
-    ours, lock, rates = [], [], []
+    ours, lock, rates, bare = [], [], [], []
     for _ in range(2):
         events = peers.at_once(bench, who)
         ended = [event for event in events if isinstance(event, ReplyEnded)]
@@ -92,7 +95,9 @@ def first(path: Path, threads: int, size: int) -> Figures:
         speed, theirs, _ = peers.locked(llama, prompts, tokens)
         lock.append(float(np.percentile(theirs, 95)))
         rates.append(rate / speed)
+        bare.append(peers.bare_shared_rate(backend, prompts, tokens) / speed)
     bench.model.stop()
+    backend.close()
     llama.close()
     return {
         "prompt_tokens": len(prompts[0]),
@@ -101,6 +106,7 @@ def first(path: Path, threads: int, size: int) -> Figures:
         "locked_p95_s": min(lock),
         "ours_to_locked": statistics.median(a / b for a, b in zip(ours, lock, strict=True)),
         "tokens_s_to_locked": statistics.median(rates),
+        "bare_tokens_s_to_locked": statistics.median(bare),
     }
 
 
@@ -274,9 +280,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", nargs="+", choices=sorted(PARTS), default=list(PARTS))
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("--model", type=Path, default=peers.MODEL)
-    parser.add_argument("--no-flash-attn", action="store_true", help="as the server's flag")
+    flash = parser.add_mutually_exclusive_group()
+    flash.add_argument("--flash-attn", action="store_true", default=None, help="as the server's flag")
+    flash.add_argument("--no-flash-attn", action="store_false", dest="flash_attn", default=None, help="as the server's flag")
     options = parser.parse_args(arguments)
-    peers.FLASH = False if options.no_flash_attn else None
+    peers.FLASH = options.flash_attn
     peers.fair_process()
     results: dict[str, Any] = {"machine": machine()}
     print(results["machine"])

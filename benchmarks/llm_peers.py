@@ -31,7 +31,7 @@ TOPICS = ["a lighthouse", "a tiger", "the moon", "a baker", "a train", "the sea"
 SYSTEM = "You are a helpful assistant. You tell long stories."
 LIMITS = Limits(n_ctx_per_call=4096)
 FLASH: bool | None = None
-"""Flash attention in ours; None as it comes. Llama's own default is none."""
+"""Flash attention in ours and in the bare loop; None as it comes. Llama's own default is none."""
 
 
 def fair_process() -> None:
@@ -175,6 +175,30 @@ def bare_rate(backend: LlamaCpp, prompts: Sequence[Sequence[int]], steps: int) -
         tokens = [backend.sample(sampler, index) or 0 for index in range(len(prompts))]
     rate = steps * len(prompts) / (time.monotonic() - began)
     for seq in range(len(prompts)):
+        backend.seq_rm(seq, 0)
+    sampler.close()
+    return rate
+
+
+def bare_shared_rate(backend: LlamaCpp, prompts: Sequence[Sequence[int]], steps: int) -> float:
+    """Tokens/s, reading included, of the bare loop whose sequences share what their prompts begin with, read before."""
+    first, calls, width = prompts[0], len(prompts), backend.n_batch
+    shared = min(len(os.path.commonprefix([list(first), list(prompt)])) for prompt in prompts)
+    for at in range(0, shared, width):
+        backend.decode([Entry(calls, at, first[at : min(at + width, shared)], False)])
+    for seq in range(calls):
+        backend.seq_cp(calls, seq, shared)
+    sampler = backend.new_sampler(Sampling(temperature=0), None)
+    ends = [len(prompt) for prompt in prompts]
+    rest = [Entry(seq, shared, prompt[shared:], True) for seq, prompt in enumerate(prompts)]
+    began = time.monotonic()
+    for step in range(steps):
+        if backend.decode(rest):
+            raise SystemExit("benchmarks.llm: the bare loop could not decode")
+        tokens = [backend.sample(sampler, index) or 0 for index in range(calls)]
+        rest = [Entry(seq, ends[seq] + step, tokens[seq : seq + 1], True) for seq in range(calls)]
+    rate = steps * calls / (time.monotonic() - began)
+    for seq in range(calls + 1):
         backend.seq_rm(seq, 0)
     sampler.close()
     return rate

@@ -122,9 +122,12 @@ class LlamaCpp:
         self.kv_bytes_per_token = self._kv_bytes_per_token(*options.kv_types)
         self.bos_text = self.piece(lib.llama_vocab_bos(self._vocab), special=True).decode("utf-8", "replace")
         self.adds_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
-        self.fingerprint = f"{_file_digest(path)}:{options.kv_name}:{self.n_vocab}"
         self._piece_buffer = ctypes.create_string_buffer(256)
         self.gpu = devices() if options.use_gpu and options.n_gpu_layers != 0 else []
+        self.flash = options.flash(on_gpu=bool(self.gpu))
+        # Without flash attention llama.cpp keeps the values transposed, and takes no state that does not.
+        layout = options.kv_name + ("" if self.flash is not False else "/transposed")
+        self.fingerprint = f"{_file_digest(path)}:{layout}:{self.n_vocab}"
         self._make_context(options)
         self._mem = lib.llama_get_memory(self._ctx)
         self.can_shift = bool(self.can_cut and lib.llama_memory_can_shift(self._mem))
@@ -163,9 +166,7 @@ class LlamaCpp:
         self._cores, self._crew = options.cores, Crew(options.threads)
         params.n_threads = params.n_threads_batch = options.threads
         params.type_k, params.type_v = (_KV_TYPES[kind][0] for kind in options.kv_types)
-        # A quantised V cache needs flash attention; otherwise llama.cpp decides (-1) unless told.
-        quantised = options.kv_types[1] != "f16"
-        params.flash_attn_type = 1 if quantised else {None: -1, True: 1, False: 0}[options.flash_attn]
+        params.flash_attn_type = {None: -1, True: 1, False: 0}[self.flash]
         params.offload_kqv = params.op_offload = options.use_gpu
         params.kv_unified = True
         # A sequence asks for the logits of a prompt's end and of the caller's last word at most, so the output buffer

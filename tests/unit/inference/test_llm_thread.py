@@ -11,6 +11,7 @@ from aiphone.clock import SystemClock
 from aiphone.errors import InferenceError, ModelError
 from aiphone.events import ReplyEnded, ReplyText, WorkFailed
 from aiphone.inference.llm import LanguageModel, SessionSnapshot
+from aiphone.inference.llm_backend import BackendOptions
 from aiphone.persona import Message, Persona, Sampling
 
 PERSONA = Persona(prompt="You are {name}.", sampling=Sampling(temperature=0))
@@ -128,3 +129,20 @@ def test_settings_that_exclude_each_other():
         make(make_backend=lambda path, options: None, kv_types=("f16", "q4_9"))
     with pytest.raises(InferenceError, match="flash attention"):
         make(make_backend=lambda path, options: None, kv_types=("f16", "q8_0"), flash_attn=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "on_gpu", "flash"),
+    [
+        ({}, False, False),
+        ({"max_calls": 9}, False, None),
+        ({}, True, None),
+        ({"flash_attn": True}, False, True),
+        ({"flash_attn": False, "max_calls": 9}, True, False),
+        ({"kv_types": ("q8_0", "f16")}, False, False),
+        ({"kv_types": ("f16", "q8_0")}, False, True),
+    ],
+)
+def test_a_cpu_with_few_calls_has_no_flash_attention_unless_it_is_asked_for_or_needed(given, on_gpu, flash):
+    options = {"threads": 2, "n_seq_max": 12, "n_ctx_per_call": 2048, "max_calls": 8, **given}
+    assert BackendOptions(**options).flash(on_gpu=on_gpu) is flash

@@ -18,8 +18,20 @@ QUIET = {1: 0.010, 4: 0.004}
 BUSY = {1: 0.015, 4: 0.100}
 
 
-def test_on_a_quiet_machine_a_decode_has_all_threads_but_now_and_then() -> None:
-    assert decodes(Crew(4), 200, 1, QUIET)[4] > 180
+def test_on_a_quiet_machine_a_decode_has_all_threads_and_one_is_tried_once_and_then_rarely() -> None:
+    assert decodes(Crew(4), 1000, 1, QUIET)[1] == 1
+    assert decodes(Crew(4), 10_000, 1, QUIET)[1] == 10
+
+
+def test_one_thread_that_is_nearly_as_quick_is_tried_more_often() -> None:
+    assert decodes(Crew(4), 1000, 1, {1: 0.005, 4: 0.004})[1] > 12
+
+
+def test_a_trial_that_fell_into_a_bad_moment_is_made_again_some_day() -> None:
+    crew = Crew(4)
+    crew.took(4, 1, 0.010)
+    crew.took(1, 1, 10.0)
+    assert decodes(crew, 5000, 1, BUSY)[1] > 2500
 
 
 def test_when_others_take_the_cores_one_thread_is_quicker_and_all_are_used_again_when_they_have_left() -> None:
