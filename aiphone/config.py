@@ -139,10 +139,7 @@ class Settings:
         help="layers of the language model to keep on the GPU, when there is one",
     )  # fmt: skip
     no_gpu: bool = _option(False, "-ng", "--no-gpu", group="models", help="do not use a GPU")
-    flash_attn: bool = _option(
-        False, "-fa", "--flash-attn", group="models",
-        help="flash attention; without -fa and -nfa a GPU has it, and a CPU's language model for more than 8 calls",
-    )  # fmt: skip
+    flash_attn: bool = _option(False, "-fa", "--flash-attn", group="models", help="flash attention")
     no_flash_attn: bool = _option(
         False, "-nfa", "--no-flash-attn", group="models",
         help="none in the language model: on a CPU quicker with long instructions and few callers, slower with many",

@@ -8,7 +8,8 @@ that a busy machine slows all alike. Look at the ratios, not at the times. The c
 
 ``throughput``  tokens/s of 8 calls at once, while all of them speak: ours; a bare ``llama_decode`` loop over 8
                 sequences; high-level ``Llama`` under a lock
-``first``       the same with a shared prompt of 1,000 tokens: time to the first token, ours and ``Llama`` under a lock
+``first``       the same with a shared prompt of 1,000 tokens, reading included, and the time to the first token; the
+                bare loop and ``Llama`` share what questions begin with, too
 ``gap``         longest pause between tokens of a speaking call while another reads a long prompt, and its pause alone
 ``returning``   first token for a caller with a long history: from the session file's state, and reading it again
 ``cache``       the KV cache at 16 and at 8 bits, in the same memory: cells, speed of one and of 8 calls, perplexity,
@@ -280,11 +281,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", nargs="+", choices=sorted(PARTS), default=list(PARTS))
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("--model", type=Path, default=peers.MODEL)
-    flash = parser.add_mutually_exclusive_group()
-    flash.add_argument("--flash-attn", action="store_true", default=None, help="as the server's flag")
-    flash.add_argument("--no-flash-attn", action="store_false", dest="flash_attn", default=None, help="as the server's flag")
+    parser.add_argument("--no-flash-attn", action="store_true", help="as the server's flag")
     options = parser.parse_args(arguments)
-    peers.FLASH = options.flash_attn
+    peers.FLASH = False if options.no_flash_attn else None
     peers.fair_process()
     results: dict[str, Any] = {"machine": machine()}
     print(results["machine"])

@@ -2,8 +2,7 @@
 
 So many callers with a shared prompt of 1,000 tokens ask at the same moment. For each number of calls, ours and
 high-level ``Llama`` under a lock take turns: tokens/s until all are answered, time to the first token (p95), and the
-pause between two tokens (p95). Ours is made as with ``--max-calls`` of that number, or its default if that is more.
-``--from FILE`` draws what an earlier run wrote with ``--json``.
+pause between two tokens (p95). ``--from FILE`` draws what an earlier run wrote with ``--json``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from aiphone.config import Settings
 from aiphone.events import ReplyEnded
 from aiphone.inference.llama_cpp_api import LlamaCpp
 from aiphone.inference.llm_backend import BackendOptions
@@ -34,6 +32,7 @@ Curve = dict[str, list[float]]
 def measure(path: Path, threads: int, prompt: int, tokens: int, numbers: Sequence[int]) -> dict[str, Curve]:
     """The curves of both."""
     who = peers.persona(tokens, peers.words(prompt))
+    bench = peers.Bench(path, threads, calls=max(numbers))
     backend = LlamaCpp(path, BackendOptions(threads=threads, n_seq_max=2, n_ctx_per_call=256, max_calls=1))
     prompts = peers.rendered(backend, who, max(numbers))
     backend.close()
@@ -41,14 +40,13 @@ def measure(path: Path, threads: int, prompt: int, tokens: int, numbers: Sequenc
     list(llama.create_completion(prompts[0], max_tokens=1, temperature=0.0, stream=True))
     curves: dict[str, Curve] = {who: {name: [] for name, _ in FIGURES} for who in NAMES}
     for number in numbers:
-        bench = peers.Bench(path, threads, calls=max(number, Settings().max_calls))
         events = peers.at_once(bench, who, number)
-        bench.model.stop()
         ended = [event for event in events if isinstance(event, ReplyEnded)]
         rate = sum(event.reply_tokens for event in ended) / max(event.seconds for event in ended)
         _add(curves["ours"], rate, [event.seconds_to_first for event in ended], peers.gaps(events))
         _add(curves["locked"], *peers.locked(llama, prompts[:number], tokens))
         print(f"measured {number:2} calls at once", flush=True)
+    bench.model.stop()
     llama.close()
     return curves
 

@@ -24,6 +24,7 @@ from aiphone.inference.llama_cpp_api import LlamaCpp
 from aiphone.inference.llm import LanguageModel
 from aiphone.inference.llm_backend import BackendOptions, Entry, Sampler
 from aiphone.inference.llm_scheduler import Limits
+from aiphone.inference.llm_slots import common_prefix
 from aiphone.persona import Message, Persona, Sampling
 
 MODEL = default_models_dir(os.environ) / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -183,7 +184,7 @@ def bare_rate(backend: LlamaCpp, prompts: Sequence[Sequence[int]], steps: int) -
 def bare_shared_rate(backend: LlamaCpp, prompts: Sequence[Sequence[int]], steps: int) -> float:
     """Tokens/s, reading included, of the bare loop whose sequences share what their prompts begin with, read before."""
     first, calls, width = prompts[0], len(prompts), backend.n_batch
-    shared = min(len(os.path.commonprefix([list(first), list(prompt)])) for prompt in prompts)
+    shared = min(common_prefix(first, prompt) for prompt in prompts[1:])
     for at in range(0, shared, width):
         backend.decode([Entry(calls, at, first[at : min(at + width, shared)], False)])
     for seq in range(calls):

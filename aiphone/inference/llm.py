@@ -104,7 +104,7 @@ class LanguageModel:
         llama.cpp's limit share sequences, and read again what they lost.
     ``n_gpu_layers``, ``use_gpu``, ``flash_attn``, ``kv_types``
         as in llama.cpp (``-ngl``, ``-ng``, ``-fa``, ``-nfa``, ``-ctk``/``-ctv``); -1 layers is all, ``flash_attn`` None
-        is by the machine and the calls (``BackendOptions.flash``).
+        lets llama.cpp decide, which takes it.
     ``n_ctx_total``
         cells of the shared KV cache; None chooses them (``BackendOptions.n_ctx``).
     ``cores``
@@ -304,14 +304,13 @@ class LanguageModel:
         return requests
 
     def _describe(self, scheduler: Scheduler) -> dict[str, Any]:
-        figures = scheduler.status()
         return {
             "ready": True,
             "file": self._path.name,
             "threads": self._options.threads,
             "kv_type": self._options.kv_name,
-            "flash_attn": self._options.flash(on_gpu=bool(figures["gpu"])) is not False,
-            **figures,
+            "flash_attn": self._options.flash is not False,
+            **scheduler.status(),
         }
 
 

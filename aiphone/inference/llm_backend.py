@@ -14,11 +14,6 @@ from aiphone.cores import Cores
 from aiphone.persona import Message, Sampling
 
 
-_FEW_CALLS = 8
-"""Calls up to which a CPU is quicker without flash attention, or as quick. Measured with 8 that share 1,000 tokens of
-instructions (1.5x) and 8 with 700 tokens each of their own besides 250 (0.86x)."""
-
-
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
     """How a model is loaded and its context made."""
@@ -39,7 +34,7 @@ class BackendOptions:
     n_gpu_layers: int = -1
     """Layers on the accelerator; -1 is all."""
     flash_attn: bool | None = None
-    """None decides by itself (see ``flash``)."""
+    """As asked for; None lets llama.cpp decide."""
     kv_types: tuple[str, str] = ("f16", "f16")
     """Of keys and of values: ``"f16"`` or ``"q8_0"``."""
     cores: Cores = field(default_factory=Cores)
@@ -50,18 +45,11 @@ class BackendOptions:
         """The types in one word: ``q8_0``, or ``q8_0/f16`` where they are not the same."""
         return "/".join(dict.fromkeys(self.kv_types))
 
-    def flash(self, *, on_gpu: bool) -> bool | None:
-        """Whether the context has flash attention; None lets llama.cpp decide.
-
-        On a CPU a row pays with it for each cell of its own conversation, and without it for every cell that is in use,
-        but four to five times less for each (llama.cpp reads them as one matrix for all rows). So it is worth it from
-        about as many conversations on as that, more the longer the instructions are that they share.
-        """
-        if self.kv_types[1] != "f16":  # llama.cpp can quantise values only where it does not transpose them
-            return True
-        if self.flash_attn is None and not on_gpu and self.max_calls <= _FEW_CALLS:
-            return False
-        return self.flash_attn
+    @property
+    def flash(self) -> bool | None:
+        """Whether the context has flash attention; None lets llama.cpp decide."""
+        # llama.cpp can quantise values only where it does not transpose them.
+        return True if self.kv_types[1] != "f16" else self.flash_attn
 
     def n_ctx(self, bytes_per_token: float) -> int:
         """Cells for all calls together.

@@ -132,17 +132,14 @@ def test_settings_that_exclude_each_other():
 
 
 @pytest.mark.parametrize(
-    ("given", "on_gpu", "flash"),
+    ("given", "flash"),
     [
-        ({}, False, False),
-        ({"max_calls": 9}, False, None),
-        ({}, True, None),
-        ({"flash_attn": True}, False, True),
-        ({"flash_attn": False, "max_calls": 9}, True, False),
-        ({"kv_types": ("q8_0", "f16")}, False, False),
-        ({"kv_types": ("f16", "q8_0")}, False, True),
+        ({}, None),
+        ({"flash_attn": True}, True),
+        ({"flash_attn": False, "kv_types": ("q8_0", "f16")}, False),
+        ({"kv_types": ("f16", "q8_0")}, True),
     ],
 )
-def test_a_cpu_with_few_calls_has_no_flash_attention_unless_it_is_asked_for_or_needed(given, on_gpu, flash):
+def test_flash_attention_is_llama_cpp_s_choice_unless_told_or_needed(given, flash):
     options = {"threads": 2, "n_seq_max": 12, "n_ctx_per_call": 2048, "max_calls": 8, **given}
-    assert BackendOptions(**options).flash(on_gpu=on_gpu) is flash
+    assert BackendOptions(**options).flash is flash
