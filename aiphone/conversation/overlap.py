@@ -4,7 +4,7 @@ Two steps. At the first sign of a voice the assistant is turned down; after ``in
 *held*: it falls silent where it is, and can still go on from there. Then it is found out what the voice was:
 
 - A voice that ends soon is transcribed, as soon as it seems to end. A listener's signal, noise or our own words let the
-  answer go on, once the voice has been silent for ``REST`` or ``REST_OF_WORDS``; other words are the caller's turn.
+  answer go on, once the voice has been silent for a while (``rest_until``); other words are the caller's turn.
 - A voice that goes on is transcribed in part. Words that want the floor end the answer at once; without them it ends
   after ``SURE`` of voice, or ``PATIENT`` when what was understood is no more than a listener's signal.
 
@@ -27,11 +27,15 @@ SURE = 1.0
 PATIENT = 2.0
 """The same for a voice whose words are a listener's, or none: a cough that does not end, laughter."""
 
-REST = 0.32
-"""Seconds from the end of a voice without words until the answer goes on: pauses between two words are shorter."""
+REST = 0.5
+"""Seconds from the end of a voice that meant nothing until the answer goes on: more words may follow, as in "yeah, but"
+or "okay, stop"."""
 
-REST_OF_WORDS = 0.45
-"""The same behind a listener's signal: more words may follow, as in "yeah, but"."""
+LEAST_REST = 0.32
+"""The same where the silence has become long: pauses between two words are shorter."""
+
+SILENCE = 0.9
+"""Seconds from the begin of a voice that means nothing in which the answer should go on."""
 
 DOUBT = 1.5
 """Seconds that the transcript of a voice which has ended is waited for before the answer goes on without it."""
@@ -76,7 +80,7 @@ class Overlap:
 
     def rest_until(self) -> float:
         """When the answer goes on after a voice that meant nothing."""
-        return self.ended + (REST_OF_WORDS if self.meaning is Meaning.GO_ON else REST)
+        return max(self.ended + LEAST_REST, min(self.ended + REST, self.began + SILENCE))
 
     def sure_at(self) -> float:
         """When a voice that does not stop ends the answer."""
