@@ -70,7 +70,7 @@ class Persona:
     patience_ceiling: float = 1.2
     """The same for one that is certainly not over; never less than ``patience``. Three times as long for a caller who
     asks for time."""
-    interrupt_after: float = 0.17
+    interrupt_after: float = 0.15
     """Seconds of the caller's voice that stop the assistant."""
     filler: str = "One moment."
     """Said once when an answer takes long; empty for nothing."""

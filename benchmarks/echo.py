@@ -131,7 +131,7 @@ def starts(vad: SileroVad, incoming: Pcm, ours: Pcm, gate: EchoGate | None) -> I
     taken = 0
     for number, level in enumerate(frame_levels(heard)):
         now = number + 1
-        masked = gate is not None and gate.mask([level], now * FRAME_SAMPLES, noise=detector.floor)[0]
+        masked = gate is not None and gate.mask([level], now * FRAME_SAMPLES)[0]
         detector.add_frame(level, number * 0.02, masked=masked)
         while taken + WINDOW_SAMPLES <= now * FRAME_SAMPLES:
             window = heard[taken : taken + WINDOW_SAMPLES].astype(np.float32)[np.newaxis] / 32768.0

@@ -10,7 +10,7 @@ The bounds begin at ``FIRST_RETURN``, where all that is no louder than we are ma
 while something we said may be coming back lowers those that it contradicts: an echo adds to what is on the line, so
 what is quiet now has no loud echo in it, whoever speaks. That is why a caller who talks over us does not disturb the
 learning, why one second of our voice is enough for it, and why the right delay needs not be looked for: it is the one
-whose bound stays. The line's own noise is no echo: what comes in counts less its power. Bounds follow a low quantile and not the least, since a line returns some sounds less than others.
+whose bound stays. Bounds follow a low quantile and not the least, since a line returns some sounds less than others.
 They rise slowly, for a line that changes, and begin again when the conversation recognised its own words (``heard``).
 
 Threads: ``queued``, ``dropped``, ``gain`` and ``heard`` from the main thread, ``mask`` from the listener.
@@ -37,7 +37,6 @@ _AUDIBLE = -50.0  # dBFS: what is played below this has no echo worth learning f
 _FALL = 0.1  # share of the difference that a bound goes down in a frame that contradicts it
 _RISE = 0.04  # dB that it goes up in one that does not
 _SMOOTH = 3  # frames whose mean power is compared, so that one lost packet or a step between frames is no proof
-_LEAST_ECHO = 0.1  # share of the power that comes in that is taken for echo, however much of it the noise explains
 _SILENCE = -100.0
 
 
@@ -117,13 +116,11 @@ class EchoGate:
         """Whether something that left may still come back."""
         return self._fading > 0
 
-    def mask(
-        self, levels: Sequence[float], played: int, received: Sequence[bool] = (), noise: float = _SILENCE
-    ) -> list[bool]:
+    def mask(self, levels: Sequence[float], played: int, received: Sequence[bool] = ()) -> list[bool]:
         """Which of the frames that have just come in (their levels in dBFS, oldest first) may be our echo.
 
         ``played`` is the playout position now; ``received`` says which frames came in a packet, all of them when it is
-        empty: the others prove nothing. ``noise`` is the level of the line's noise in dBFS, as far as it is known.
+        empty: the others prove nothing.
         """
         with self._lock:
             masked = []
@@ -135,7 +132,7 @@ class EchoGate:
                     masked.append(False)
                     continue
                 if true:
-                    self._learn(_less(self._smooth_in.add(level), noise))
+                    self._learn(self._smooth_in.add(level))
                 else:
                     self._smooth_in.clear()
                 masked.append(level <= self._loudest() + _MARGIN)
@@ -178,11 +175,6 @@ class EchoGate:
         change = np.where(returned < bounds, _FALL * (returned - bounds), _RISE)
         change[left < _AUDIBLE] = 0.0
         np.minimum(bounds + change, FIRST_RETURN, out=bounds)
-
-
-def _less(level: float, noise: float) -> float:
-    """What is left of a level in dB without the noise."""
-    return level + 10.0 * math.log10(max(_LEAST_ECHO, 1.0 - 10.0 ** ((noise - level) / 10.0)))
 
 
 def _of_three(pick: np.ufunc, ring: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -148,8 +148,7 @@ class _Line:
         levels = 10.0 * np.log10(power + 1e-12)
         masks = [False] * len(pcm)
         if self.echo is not None:
-            received = (frames.flags == 0).tolist()
-            masks = self.echo.mask(levels.tolist(), self.call.played, received, self.detector.floor)
+            masks = self.echo.mask(levels.tolist(), self.call.played, (frames.flags == 0).tolist())
             # Somebody far from the telephone may be heard between our words; nobody interrupts from there.
             self.detector.near_only = self.echo.sounding
         heard = zip(levels.tolist(), frames.arrival.tolist(), frames.flags.tolist(), masks, strict=True)
