@@ -150,7 +150,7 @@ class _Line:
         if self.echo is not None:
             masks = self.echo.mask(levels.tolist(), self.call.played, (frames.flags == 0).tolist())
             # Somebody far from the telephone may be heard between our words; nobody interrupts from there.
-            self.detector.near_only = self.echo.sounding
+            self.detector.near_only = self.sounding
         heard = zip(levels.tolist(), frames.arrival.tolist(), frames.flags.tolist(), masks, strict=True)
         for level, arrival, flag, masked in heard:
             self.detector.add_frame(level, arrival, flag == 0, masked=masked)
@@ -165,9 +165,14 @@ class _Line:
         self._pending = np.concatenate((self._pending, block))
 
     @property
+    def sounding(self) -> bool:
+        """Whether we speak, or may still be heard."""
+        return self.echo is not None and self.echo.sounding
+
+    @property
     def spacing(self) -> float:
         """Seconds that what comes in may wait: little while somebody speaks, or could interrupt us."""
-        if not self.detector.resting or (self.echo is not None and self.echo.sounding):
+        if not self.detector.resting or self.sounding:
             return _SPACING
         return _CALM if self.detector.calm else _RESTING
 
@@ -315,7 +320,8 @@ class Listener:
         probabilities: dict[str, float] = {}
         for line in lines:
             window = line.next_window()
-            if line.detector.quiet():
+            # While we speak the network hears the silence too: the begin of a word means more to it after some.
+            if line.detector.quiet() and not line.sounding:
                 line.state.reset()
                 probabilities[line.call_id] = 0.0
             else:

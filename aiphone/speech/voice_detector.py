@@ -106,8 +106,6 @@ Transition = Started | Faded | Stopped
 @dataclass(slots=True)
 class _Frame:
     level: float
-    heard: float
-    """The level before masking."""
     arrival: float
     received: bool
 
@@ -168,11 +166,10 @@ class VoiceDetector:
 
         A ``masked`` frame is one that may be our own echo: it counts as silence, and says nothing about the line.
         """
-        heard = max(level, SILENCE_DBFS)
-        level = SILENCE_DBFS if masked else heard
+        level = SILENCE_DBFS if masked else max(level, SILENCE_DBFS)
         if received:
             self._arrival = arrival
-        self._frames.append(_Frame(level, heard, self._arrival, received))
+        self._frames.append(_Frame(level, self._arrival, received))
         self._frame_count += 1
         if not received or masked:
             return
@@ -186,10 +183,9 @@ class VoiceDetector:
     def quiet(self) -> bool:
         """True when the next window cannot matter, so that the network need not be asked.
 
-        Its frames must have been added. ``add_window`` is called with 0 then. What is masked is put to the network all
-        the same: it recognises a voice sooner that comes out of sounds it has heard.
+        Its frames must have been added. ``add_window`` is called with 0 then.
         """
-        return self.resting and max(f.heard for f in self._window_frames(self._window_count)) < self._gate()
+        return self.resting and self._window_level() < self._gate()
 
     def add_window(self, probability: float) -> list[Transition]:
         """The network's answer for the next window, all frames of which have been added."""

@@ -183,6 +183,20 @@ def test_when_many_speak_none_is_reported_before_the_pause(bench: Bench) -> None
     assert {type(event) for event in bench.events} == {VoiceStarted}
 
 
+def test_while_we_speak_the_network_is_asked_about_silence_too(bench: Bench) -> None:
+    call, echo = Call(), EchoGate()
+    bench.listener.attach("c1", call, None, echo)
+    call.feed(64, 0)
+    bench.engine.round()
+    asked = len(bench.vad.batches)
+    echo.queued(0, np.full(20 * 320, 20_000, np.int16))
+    call.feed(16, 0)
+    call.played += 16 * 320
+    bench.engine.round()
+    assert sum(bench.vad.batches[asked:]) == 10
+    assert bench.events == []
+
+
 def test_our_own_echo_is_no_voice(bench: Bench) -> None:
     call, echo = Call(), EchoGate()
     bench.listener.attach("c1", call, None, echo)

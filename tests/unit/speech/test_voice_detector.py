@@ -270,13 +270,3 @@ def test_any_line_starts_and_stops_in_turn_and_gives_no_sample_twice(
         assert isinstance(started, Started), "a fade is a part of a voice"
         assert started.at <= fade.at
     assert len({fade.at for _, fade in script.faded}) == len(script.faded)
-
-
-def test_what_is_masked_is_put_to_the_network_and_counts_as_silence() -> None:
-    detector = VoiceDetector()
-    for number in range(200):
-        detector.add_frame(-30.0, 0.02 * number, masked=True)
-        if (number + 1) * FRAME_SAMPLES // WINDOW_SAMPLES > number * FRAME_SAMPLES // WINDOW_SAMPLES:
-            assert not detector.quiet()
-            assert detector.add_window(0.9) == []
-    assert not detector.active
