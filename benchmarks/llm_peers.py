@@ -161,23 +161,27 @@ def gaps(events: Sequence[Event]) -> list[float]:
     return [b - a for mine in times.values() for a, b in itertools.pairwise(mine)]
 
 
-def bare_rate(backend: LlamaCpp, prompts: Sequence[Sequence[int]], steps: int) -> float:
-    """Tokens/s of a loop that does nothing but decode and pick."""
+def _bare_steps(backend: LlamaCpp, entries: Sequence[Entry], steps: int) -> float:
+    """Tokens/s of a loop that does nothing but decode and pick, beginning with these, one for each sequence."""
     sampler = backend.new_sampler(Sampling(temperature=0), None)
-    tokens = []
-    for seq, prompt in enumerate(prompts):
-        backend.decode([Entry(seq, 0, prompt, True)])
-        tokens.append(backend.sample(sampler, 0) or 0)
     began = time.monotonic()
-    for step in range(steps):
-        entries = [Entry(s, len(prompts[s]) + step, tokens[s : s + 1], True) for s in range(len(prompts))]
+    for _ in range(steps):
         if backend.decode(entries):
             raise SystemExit("benchmarks.llm: the bare loop could not decode")
-        tokens = [backend.sample(sampler, index) or 0 for index in range(len(prompts))]
-    rate = steps * len(prompts) / (time.monotonic() - began)
+        picked = [backend.sample(sampler, index) or 0 for index in range(len(entries))]
+        entries = [Entry(e.seq, e.pos + len(e.tokens), [token], True) for e, token in zip(entries, picked, strict=True)]
+    rate = steps * len(entries) / (time.monotonic() - began)
+    sampler.close()
+    return rate
+
+
+def bare_rate(backend: LlamaCpp, prompts: Sequence[Sequence[int]], steps: int) -> float:
+    """Tokens/s of the bare loop, its prompts read before."""
+    for seq, prompt in enumerate(prompts):
+        backend.decode([Entry(seq, 0, prompt[:-1], False)])
+    rate = _bare_steps(backend, [Entry(seq, len(p) - 1, p[-1:], True) for seq, p in enumerate(prompts)], steps)
     for seq in range(len(prompts)):
         backend.seq_rm(seq, 0)
-    sampler.close()
     return rate
 
 
@@ -189,19 +193,9 @@ def bare_shared_rate(backend: LlamaCpp, prompts: Sequence[Sequence[int]], steps:
         backend.decode([Entry(calls, at, first[at : min(at + width, shared)], False)])
     for seq in range(calls):
         backend.seq_cp(calls, seq, shared)
-    sampler = backend.new_sampler(Sampling(temperature=0), None)
-    ends = [len(prompt) for prompt in prompts]
-    rest = [Entry(seq, shared, prompt[shared:], True) for seq, prompt in enumerate(prompts)]
-    began = time.monotonic()
-    for step in range(steps):
-        if backend.decode(rest):
-            raise SystemExit("benchmarks.llm: the bare loop could not decode")
-        tokens = [backend.sample(sampler, index) or 0 for index in range(calls)]
-        rest = [Entry(seq, ends[seq] + step, tokens[seq : seq + 1], True) for seq in range(calls)]
-    rate = steps * calls / (time.monotonic() - began)
+    rate = _bare_steps(backend, [Entry(seq, shared, p[shared:], True) for seq, p in enumerate(prompts)], steps)
     for seq in range(calls + 1):
         backend.seq_rm(seq, 0)
-    sampler.close()
     return rate
 
 
