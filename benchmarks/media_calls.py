@@ -2,7 +2,7 @@
 
 Each program (``media_peers``) gets calls at their real pace from telephones written in C (``media_load``) and is
 charged for the processor time that the kernel has booked on its threads: seconds of one core for a second of a
-call, so a machine that does other things as well does not change the figure. Calls a core is its inverse.
+call. What else runs does not count, but it makes the same work dearer (caches, clock). Calls a core is its inverse.
 
 ``ours``       receive, jitter buffer, decode, conceal, resample to 16 kHz; resample from 16 kHz, encode, send; and
                Python that keeps the rings fed and read
@@ -192,8 +192,10 @@ def run_sleep(calls: int, seconds: float) -> Outcome:
 
 
 def middle(rounds: list[Outcome]) -> Outcome:
-    """The round of median cost, with the losses of all."""
+    """The round of median cost, with the packets of all."""
     found = sorted(rounds, key=lambda outcome: outcome.cpu)[len(rounds) // 2]
+    found.sent = sum(outcome.sent for outcome in rounds)
+    found.received = sum(outcome.received for outcome in rounds)
     found.lost = sum(outcome.lost for outcome in rounds)
     return found
 
